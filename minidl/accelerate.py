@@ -1,0 +1,114 @@
+"""The one place where a kernel is chosen for an op.
+
+An op in `minidl/ops/` is plain array code, and the specification. A kernel of the same name in `minidl.kernels` does
+the same faster. `@accelerated` stands between: it calls the kernel where there is one for the arrays at hand, and
+the op's own body everywhere else. The body stays callable as `op.reference`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache, update_wrapper
+from importlib.util import find_spec
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from minidl.arrays import is_array
+from minidl.errors import UnknownNameError
+
+KERNELS = ("auto", "reference", "numba")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How things are computed, never what.
+
+    kernels: "auto" takes Numba for NumPy arrays where it is installed; "numba" insists on it; "reference" always
+        runs the plain bodies.
+    """
+
+    kernels: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.kernels not in KERNELS:
+            raise UnknownNameError("setting for kernels", self.kernels, KERNELS)
+
+
+_DEFAULT = Settings()
+_current: ContextVar[Settings] = ContextVar("minidl.settings", default=_DEFAULT)
+
+
+def current_settings() -> Settings:
+    """The settings in force here."""
+    return _current.get()
+
+
+@contextmanager
+def settings(**changes: Any) -> Iterator[Settings]:
+    """Compute differently inside a `with` block.
+
+    >>> with settings(kernels="reference") as chosen:
+    ...     print(chosen.kernels)
+    reference
+
+    Raises: UnknownNameError for an unknown value, TypeError for an unknown setting.
+    """
+    token = _current.set(replace(_current.get(), **changes))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
+    """Let a kernel of the same module and function name stand in for an op's body.
+
+    A kernel gets its arrays C-contiguous, so that it is compiled for one layout only.
+    """
+
+    def __init__(self, body: Callable[P, R]) -> None:
+        update_wrapper(self, body)
+        self.reference = body
+        self.stem = body.__module__.rpartition(".")[2]
+        self.name = body.__name__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the kernel where there is one for these arrays, else the body."""
+        kernel = _kernel_for(self.stem, self.name, args)
+        if kernel is None:
+            return self.reference(*args, **kwargs)
+        contiguous = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in args]
+        result: R = kernel(*contiguous, **kwargs)
+        return result
+
+
+def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    if _current.get().kernels == "reference":
+        return None
+    arrays = [a for a in args if is_array(a)]
+    if not all(isinstance(a, np.ndarray) for a in arrays):
+        return None
+    return _numba_kernel(stem, name, _current.get().kernels == "numba")
+
+
+@cache
+def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | None:
+    if find_spec("numba") is None:
+        if required:
+            raise UnknownNameError("setting for kernels on a machine without Numba", "numba", KERNELS[:2])
+        warnings.warn(f"Numba is not installed: {name} runs its slow reference body; pip install numba", stacklevel=4)
+        return None
+    if find_spec(f"minidl.kernels.{stem}") is None:
+        return None
+    kernel: Callable[..., Any] | None = getattr(importlib.import_module(f"minidl.kernels.{stem}"), name, None)
+    return kernel

@@ -1,0 +1,242 @@
+"""Layers made of layers: one after another, side by side added, side by side stacked.
+
+Three containers are enough for AlexNet, for residual blocks (`Sum`) and for inception blocks (`Concat`). Each is
+itself a layer, so they nest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.arrays import Array, array_module
+from minidl.errors import ArgumentError, MinidlError, ShapeError
+from minidl.layer import Layer, Shape
+from minidl.random import Key
+
+
+class Container(Layer):
+    """A layer that holds others by name. Unnamed ones are called "0", "1", …
+
+    The names appear in the dotted paths of parameters, in error messages and in the keys from which random layers
+    draw.
+    """
+
+    def __init__(self, *unnamed: Layer, **named: Layer) -> None:
+        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(unnamed)} | named
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise ArgumentError(f"{type(self).__name__}: expected a layer as {name!r}, got {layer!r}")
+
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by name."""
+        return self.layers
+
+    def __getitem__(self, name: str) -> Layer:
+        return self.layers[name]
+
+    def __repr__(self) -> str:
+        lines = (f"{name}={layer!r},".replace("\n", "\n    ") for name, layer in self.layers.items())
+        body = "".join(f"    {line}\n" for line in lines)
+        return f"{type(self).__name__}(\n{body})" if body else f"{type(self).__name__}()"
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} of {len(self.layers)}"
+
+    def _forward_child(self, name: str, x: Array, train: bool, key: Key | None) -> tuple[Array, Any]:
+        try:
+            return self.layers[name].forward(x, train=train, key=key.at(name) if key else None)
+        except MinidlError as error:
+            error.within(name)
+            raise
+
+    def _backward_child(self, name: str, dy: Array, cache: Any, input_gradient: bool) -> Array | None:
+        try:
+            return self.layers[name].backward(dy, cache, input_gradient=input_gradient)
+        except MinidlError as error:
+            error.within(name)
+            raise
+
+    def _child_shape(self, name: str, shape: Shape) -> Shape:
+        try:
+            return self.layers[name].output_shape(shape)
+        except MinidlError as error:
+            error.within(name)
+            raise
+
+
+class Sequential(Container):
+    """y = f_L(… f₂(f₁(x)) …): each layer takes the output of the one before; empty, it is the identity.
+
+    Backward is the chain rule read from the end. The cache is the list of the layers' caches; backward empties it
+    from its end, so that the memory of a layer is free as soon as its gradient is known.
+    """
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, list[Any] | None]:
+        """See `Layer.forward`."""
+        caches: list[Any] = []
+        for name in self.layers:
+            x, cache = self._forward_child(name, x, train, key)
+            caches.append(cache)
+        return x, caches if train else None
+
+    def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`. The first layer alone may be spared its input gradient."""
+        if len(cache) != len(self.layers):
+            raise ArgumentError(
+                f"{self}: expected a cache of {len(self.layers)} layers, got {len(cache)}; backward uses a cache up: "
+                "run forward(x, train=True, key=…) again with the same key"
+            )
+        dx: Array | None = dy
+        for index, name in reversed(list(enumerate(self.layers))):
+            assert dx is not None
+            dx = self._backward_child(name, dx, cache.pop(), input_gradient or index > 0)
+        return dx if input_gradient else None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        for name in self.layers:
+            shape = self._child_shape(name, shape)
+        return shape
+
+    def macs(self, shape: Shape) -> int:
+        """See `Layer.macs`."""
+        total = 0
+        for layer in self.layers.values():
+            total += layer.macs(shape)
+            shape = layer.output_shape(shape)
+        return total
+
+    def columns(self, shape: Shape) -> int:
+        """See `Layer.columns`: those of the layer that lays out most, as only one does at a time."""
+        most = 0
+        for layer in self.layers.values():
+            most = max(most, layer.columns(shape))
+            shape = layer.output_shape(shape)
+        return most
+
+    def decisions(self, cache: list[Any]) -> list[Array]:
+        """See `Layer.decisions`."""
+        pairs = zip(self.layers.values(), cache, strict=True)
+        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+
+
+class Branches(Container):
+    """Layers side by side over the same x; what becomes of their outputs is up to `Sum` and `Concat`.
+
+    Since every branch reads x, ∂loss/∂x is the sum of the branches' gradients.
+    """
+
+    def __init__(self, *unnamed: Layer, **named: Layer) -> None:
+        super().__init__(*unnamed, **named)
+        if not self.layers:
+            raise ArgumentError(f"{type(self).__name__}: expected at least one branch, got none")
+
+    def _forward_all(self, x: Array, train: bool, key: Key | None) -> tuple[list[Array], list[Any]]:
+        results = [self._forward_child(name, x, train, key) for name in self.layers]
+        return [y for y, _ in results], [cache for _, cache in results]
+
+    def _backward_all(self, dys: list[Array], caches: list[Any], input_gradient: bool) -> Array | None:
+        names = list(self.layers)
+        dxs = [
+            self._backward_child(name, dy, cache, input_gradient)
+            for name, dy, cache in zip(names, dys, caches, strict=True)
+        ]
+        return _total([dx for dx in dxs if dx is not None]) if input_gradient else None
+
+    def _shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {name: self._child_shape(name, shape) for name in self.layers}
+
+    def macs(self, shape: Shape) -> int:
+        """See `Layer.macs`."""
+        return sum(layer.macs(shape) for layer in self.layers.values())
+
+    def columns(self, shape: Shape) -> int:
+        """See `Layer.columns`: those of the branch that lays out most, as only one does at a time."""
+        return max(layer.columns(shape) for layer in self.layers.values())
+
+
+class Sum(Branches):
+    """y = Σ_b f_b(x): a residual block is `Sum(body=Sequential(…), shortcut=Sequential())`.
+
+    Backward: dy goes into every branch unchanged, and dx is the sum of what they return.
+    Raises: ShapeError where the branches' outputs differ in shape.
+    Source: He, Zhang, Ren, Sun 2015, arXiv 1512.03385.
+    """
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, list[Any] | None]:
+        """See `Layer.forward`."""
+        ys, caches = self._forward_all(x, train, key)
+        if len({y.shape for y in ys}) > 1:
+            shapes = ", ".join(f"{name} {y.shape}" for name, y in zip(self.layers, ys, strict=True))
+            raise ShapeError(f"{self}: expected branches of equal output shapes, got {shapes}")
+        return _total(ys), caches if train else None
+
+    def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`."""
+        return self._backward_all([dy] * len(self.layers), cache, input_gradient)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        shapes = self._shapes(shape)
+        if len(set(shapes.values())) > 1:
+            listed = ", ".join(f"{name} {s}" for name, s in shapes.items())
+            raise ShapeError(f"{self}: expected branches of equal output shapes, got {listed}")
+        return next(iter(shapes.values()))
+
+    def decisions(self, cache: list[Any]) -> list[Array]:
+        """See `Layer.decisions`."""
+        pairs = zip(self.layers.values(), cache, strict=True)
+        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+
+
+class Concat(Branches):
+    """y = [f₁(x), f₂(x), …] along the channels: an inception block.
+
+    Backward: dy is cut where the outputs met, and dx is the sum of what the branches return.
+    Raises: ShapeError where the outputs differ in more than their channels.
+    Source: Szegedy et al. 2014, arXiv 1409.4842.
+    """
+
+    def forward(
+        self, x: Array, *, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, tuple[list[Any], list[int]] | None]:
+        """See `Layer.forward`."""
+        ys, caches = self._forward_all(x, train, key)
+        self._joined({name: y.shape for name, y in zip(self.layers, ys, strict=True)})
+        y = array_module(x).concatenate(ys, axis=-1)
+        return y, (caches, [branch.shape[-1] for branch in ys]) if train else None
+
+    def backward(self, dy: Array, cache: tuple[list[Any], list[int]], *, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`."""
+        caches, widths = cache
+        dys, start = [], 0
+        for width in widths:
+            dys.append(dy[..., start : start + width])
+            start += width
+        return self._backward_all(dys, caches, input_gradient)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        return self._joined(self._shapes(shape))
+
+    def _joined(self, shapes: dict[str, Shape]) -> Shape:
+        if len({shape[:-1] for shape in shapes.values()}) > 1:
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ShapeError(f"{self}: expected branches that differ in channels only, got {listed}")
+        first = next(iter(shapes.values()))
+        return (*first[:-1], sum(shape[-1] for shape in shapes.values()))
+
+    def decisions(self, cache: tuple[list[Any], list[int]]) -> list[Array]:
+        """See `Layer.decisions`."""
+        pairs = zip(self.layers.values(), cache[0], strict=True)
+        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+
+
+def _total(arrays: list[Array]) -> Array:
+    """The sum in a fresh array, except that a single array is its own sum."""
+    if len(arrays) == 1:
+        return arrays[0]
+    total = arrays[0] + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    return total

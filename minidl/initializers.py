@@ -1,0 +1,114 @@
+"""First values of weights and biases.
+
+An initialiser draws an array of a shape from a generator. A scheme is a table from patterns of parameter names to
+initialisers; the last pattern that matches a name wins, so that a table reads from the general to the particular.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidl.arrays import Array, device_of, to_device
+from minidl.errors import ArgumentError
+from minidl.random import Key
+
+if TYPE_CHECKING:
+    from minidl.layer import Layer, Shape
+
+Initializer = Callable[["Shape", np.random.Generator], Array]
+Scheme = Mapping[str, Initializer]
+
+
+def normal(std: float) -> Initializer:
+    """N(0, std²)."""
+
+    def draw(shape: Shape, generator: np.random.Generator) -> Array:
+        values = generator.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(std)
+        return values
+
+    return draw
+
+
+def constant(value: float) -> Initializer:
+    """The same value everywhere."""
+
+    def draw(shape: Shape, generator: np.random.Generator) -> Array:
+        return np.full(shape, value, np.float32)
+
+    return draw
+
+
+def he(shape: Shape, generator: np.random.Generator) -> Array:
+    """N(0, 2 / fan_in): keeps the variance of activations through ReLU layers.
+
+    fan_in = KH·KW·C/groups, the number of inputs that one output sees.
+    Source: He, Zhang, Ren, Sun 2015, arXiv 1502.01852, equation 10.
+    """
+    return normal(math.sqrt(2 / fans(shape)[0]))(shape, generator)
+
+
+def glorot(shape: Shape, generator: np.random.Generator) -> Array:
+    """Uniform on ±√(6 / (fan_in + fan_out)): keeps the variance both ways through linear layers.
+
+    Source: Glorot and Bengio 2010, equation 16.
+    """
+    limit = np.float32(math.sqrt(6 / sum(fans(shape))))
+    values = generator.random(shape, dtype=np.float32)
+    values *= 2 * limit
+    values -= limit
+    return values
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """How many inputs an output sees, and how many outputs an input reaches (ignoring groups).
+
+    >>> fans((11, 11, 3, 96)), fans((9216, 4096))
+    ((363, 11616), (9216, 4096))
+    """
+    return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+
+
+SCHEMES: dict[str, Scheme] = {
+    "he": {"*weight": he, "*bias": constant(0)},
+    "glorot": {"*weight": glorot, "*bias": constant(0)},
+}
+
+
+def initialize(layer: Layer, scheme: Scheme, key: Key) -> None:
+    """Give new values to all parameters of a layer or net whose names a pattern of the scheme matches.
+
+    Each parameter draws from `key.at(name)`, so its values do not depend on what else the net holds.
+    BatchNorm's scale γ ("gamma") and shift β ("beta") match none of the usual patterns and stay as they are.
+
+    Raises: ArgumentError for a pattern that matches no parameter, as that is a spelling mistake.
+    """
+    parameters = layer.parameters()
+    for pattern in scheme:
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise ArgumentError(
+                f"init: the pattern {pattern!r} matches none of the parameters {', '.join(parameters) or '(none)'}"
+            )
+    for name, parameter in parameters.items():
+        matching = [initial for pattern, initial in scheme.items() if fnmatchcase(name, pattern)]
+        if matching:
+            values = matching[-1](parameter.shape, key.at(name).generator())
+            if parameter.is_drawn:
+                old = parameter.value
+                values = to_device(values.astype(old.dtype, copy=False), device_of(old))
+            parameter.value = values
+
+
+_bare = itertools.count()
+
+
+def bare(initial: Initializer, shape: Shape) -> Callable[[], Array]:
+    """The first value of a layer that stands alone: from Key(0), a different draw for each layer made."""
+    key = Key(0).at(next(_bare))
+    return lambda: initial(shape, key.generator())

@@ -1,0 +1,267 @@
+"""What every layer is: a forward pass, its hand-written backward pass, and the arrays that it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from minidl.arrays import (
+    FLOATS,
+    Array,
+    DTypeLike,
+    array_module,
+    device_of,
+    float_dtype,
+    is_array,
+    parse_device,
+    to_device,
+    to_host,
+)
+from minidl.errors import ArgumentError, CheckpointError, DeviceError, DTypeError, ShapeError
+from minidl.random import Key
+
+Shape = tuple[int, ...]
+T = TypeVar("T", "Parameter", "Buffer")
+
+
+class Parameter:
+    """A trainable array `value` and the gradient `grad` = ∂loss/∂value, None until a backward pass arrives.
+
+    A parameter made with `drawn` draws its first value when somebody first asks for it, so that a model can be
+    described without filling its memory.
+
+    Nothing derived from the value is kept: it may be assigned, and written into.
+    """
+
+    def __init__(self, value: Array) -> None:
+        self._value: Array | None = value
+        self._draw: Callable[[], Array] | None = None
+        self.shape: Shape = value.shape
+        self.grad: Array | None = None
+
+    @classmethod
+    def drawn(cls, shape: Shape, draw: Callable[[], Array]) -> Parameter:
+        """A parameter of the shape whose first value is `draw()`, at first use."""
+        parameter = cls.__new__(cls)
+        parameter._value, parameter._draw, parameter.shape, parameter.grad = None, draw, shape, None
+        return parameter
+
+    @property
+    def value(self) -> Array:
+        """The array itself, not a copy."""
+        if self._value is None:
+            assert self._draw is not None
+            self._value = self._draw()
+        return self._value
+
+    @value.setter
+    def value(self, value: Array) -> None:
+        if value.shape != self.shape:
+            raise ShapeError(f"a parameter of shape {self.shape} cannot take a value of shape {value.shape}")
+        self._value = value
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the value exists already."""
+        return self._value is not None
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return int(np.prod(self.shape))
+
+    def accumulate(self, gradient: Array) -> None:
+        """grad += gradient. The first gradient is adopted, not copied: pass a fresh array."""
+        if gradient.shape != self.shape:
+            raise ShapeError(f"a parameter of shape {self.shape} got a gradient of shape {gradient.shape}")
+        if self.grad is None:
+            self.grad = gradient
+        else:
+            self.grad += gradient
+
+
+class Buffer:
+    """An array that belongs to a layer's state but is not trained, such as BatchNorm2d's running mean."""
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
+
+
+class Layer:
+    """A differentiable function of one array, with parameters.
+
+    A layer of one's own needs `forward` and `backward`; parameters, buffers and inner layers are found among its
+    attributes.
+
+        forward(x)       ->  y, cache     y = f(x; θ)
+        backward(dy, …)  ->  dx           dx = (∂y/∂x)ᵀ dy,  and for each parameter  θ.grad += (∂y/∂θ)ᵀ dy
+
+    The cache is a value, not hidden state: it holds what backward needs, the caller keeps it as long as needed, and
+    one layer may stand at two places of a net.
+    """
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
+        """The output, and what `backward` needs of it.
+
+        train: behave as in training (dropout drops, batch norm uses the batch) and keep a cache; without it the
+            cache is None and nothing is kept.
+        key: where random layers draw from; needed by Dropout when train is set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, dy: Array, cache: Any, *, input_gradient: bool = True) -> Array | None:
+        """Add to the parameters' gradients; return dx, or None where `input_gradient` is False.
+
+        dy: gradient of the loss with respect to the output; never written into.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, x: Array) -> Array:
+        """The output of the inference pass."""
+        return self.forward(x)[0]
+
+    # --- what the layer consists of ---------------------------------------------------------------------------
+
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def parameters(self) -> dict[str, Parameter]:
+        """All parameters by dotted path, such as "conv1.weight"; a shared one once, under its first name."""
+        return self._collect(Parameter)
+
+    def buffers(self) -> dict[str, Buffer]:
+        """All buffers by dotted path."""
+        return self._collect(Buffer)
+
+    def _collect(self, kind: type[T], prefix: str = "") -> dict[str, T]:
+        found = {prefix + name: value for name, value in vars(self).items() if isinstance(value, kind)}
+        for name, child in self.children().items():
+            found |= child._collect(kind, f"{prefix}{name}.")
+        unique: dict[int, tuple[str, T]] = {}
+        for path, value in found.items():
+            unique.setdefault(id(value), (path, value))
+        return dict(unique.values())
+
+    def _holders(self) -> dict[str, Parameter | Buffer]:
+        return {**self.parameters(), **self.buffers()}
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters().values():
+            parameter.grad = None
+
+    def to(self, device: str | None = None, dtype: DTypeLike = None) -> Self:
+        """Move all parameters and buffers to a device and a dtype, in place; returns self.
+
+        Do it before an optimiser is made: the optimiser's state does not move along.
+        """
+        device = None if device is None else parse_device(device)
+        dtype = None if dtype is None else float_dtype(dtype)
+        for holder in self._holders().values():
+            value = holder.value if device is None else to_device(holder.value, device)
+            holder.value = value if dtype is None else value.astype(dtype, copy=False)
+        self.zero_grad()
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and buffers by dotted path: the arrays themselves, on the device where they live."""
+        return {name: holder.value for name, holder in self._holders().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy values in. All names and shapes are checked first: on an error nothing has changed.
+
+        Raises: CheckpointError naming what is missing, unexpected or of another shape.
+        """
+        holders = self._holders()
+        shapes = {name: h.shape if isinstance(h, Parameter) else h.value.shape for name, h in holders.items()}
+        problems = [f"{name} is missing" for name in shapes if name not in state]
+        problems += [f"{name} is unexpected" for name in state if name not in shapes]
+        problems += [
+            f"{name} has shape {state[name].shape} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in state and state[name].shape != shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise CheckpointError(f"the weights belong to another model: {'; '.join(problems[:5])}{more}")
+        for name, holder in holders.items():
+            old = holder.value
+            holder.value = to_device(to_host(state[name]).astype(old.dtype, copy=True), device_of(old))
+
+    # --- what is known before any array is there --------------------------------------------------------------
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of one output sample for an input sample of this shape (both without the batch).
+
+        Raises: ShapeError where the layer cannot take it.
+        """
+        return shape
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates of the forward pass for one sample of this shape."""
+        return 0
+
+    def columns(self, shape: Shape) -> int:
+        """How many numbers im2col lays out for one sample of this shape."""
+        return 0
+
+    def decisions(self, cache: Any) -> list[Array]:
+        """The discrete choices in a cache: signs, winners. Where one flips, the layer has a kink.
+
+        A gradient check uses them to see that a finite difference crossed no kink.
+        """
+        return []
+
+    def check(self, x: Array) -> Array:
+        """x, after checking that it is a float array of a shape, dtype and device that the layer can take.
+
+        Raises: ArgumentError, DTypeError, DeviceError, ShapeError.
+        """
+        if not is_array(x):
+            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as x, got {type(x).__name__}")
+        if x.dtype.name not in FLOATS:
+            raise DTypeError(
+                f"{self}: expected float32 or float64, got {x.dtype.name} in x; convert it with x.astype(np.float32)"
+            )
+        if x.ndim < 2 or x.shape[0] == 0:
+            raise ShapeError(
+                f"{self}: expected a batch of at least one sample (N, …), got {x.shape} in x; "
+                "a single sample needs a batch axis, x[None]"
+            )
+        try:
+            self.output_shape(x.shape[1:])
+        except ShapeError as error:
+            raise ShapeError(f"{self}: {error} in x {x.shape}") from None
+        for name, holder in vars(self).items():
+            if isinstance(holder, Parameter | Buffer):
+                value = holder.value
+                if value.dtype != x.dtype:
+                    raise DTypeError(
+                        f"{self}: its {name} is {value.dtype.name} but x is {x.dtype.name}; "
+                        f"convert one: net.to(dtype='{x.dtype.name}') or x.astype('{value.dtype.name}')"
+                    )
+                if array_module(value) is not array_module(x) or device_of(value) != device_of(x):
+                    raise DeviceError(
+                        f"{self}: its {name} is on {device_of(value)} but x is on {device_of(x)}; "
+                        f"move one: net.to('{device_of(x)}') or to_device(x, '{device_of(value)}')"
+                    )
+        return x
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def expect_rank(shape: Shape, axes: str) -> Shape:
+    """The shape, after checking that it has as many axes as named.
+
+    >>> expect_rank((227, 227, 3), "H, W, C")
+    (227, 227, 3)
+
+    Raises: ShapeError.
+    """
+    if len(shape) != axes.count(",") + 1:
+        raise ShapeError(f"expected the {axes.count(',') + 2} axes (N, {axes}), got {len(shape) + 1}")
+    return shape

@@ -1,0 +1,89 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.arrays import NHWC, Array, array_module
+from minidl.errors import ArgumentError, ShapeError
+from minidl.layer import Buffer, Layer, Parameter, Shape, expect_rank
+from minidl.ops.channel_sum import channel_dot, channel_sum
+from minidl.random import Key
+
+
+class BatchNorm2d(Layer):
+    """y = gamma · x̂ + beta,    x̂ = (x − mean) · inv_std,    inv_std = 1 / √(var + eps), per channel
+
+    In training, mean and var are those of the batch over N, H and W (m = N·H·W numbers a channel, var over m), and
+    the running ones follow: running ← (1 − momentum)·running + momentum·batch, with var·m/(m−1) for the variance. At
+    inference the running ones serve. Backward, since mean and var depend on x too:
+
+        dbeta = Σ dy        dgamma = Σ dy·x̂        dx = gamma·inv_std · (dy − dbeta/m − x̂·dgamma/m)
+
+    Shapes: x (N, H, W, C) → y of the same shape; gamma, beta, running_mean, running_var (C,).
+    Kept for backward: x, mean and inv_std; x̂ is computed again.
+    Raises: ArgumentError for num_features < 1, eps ≤ 0 or momentum outside [0, 1]; ShapeError for wrong channels, and
+        in training for m = 1, which has no variance.
+    Source: Ioffe and Szegedy 2015, arXiv 1502.03167, Algorithm 1; PyTorch's conventions.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ArgumentError(f"BatchNorm2d: num_features: expected a positive integer, got {num_features!r}")
+        if not eps > 0:
+            raise ArgumentError(f"BatchNorm2d: eps: expected a positive number, got {eps!r}")
+        if not 0 <= momentum <= 1:
+            raise ArgumentError(f"BatchNorm2d: momentum: expected a number in [0, 1], got {momentum!r}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.gamma = Parameter(np.ones(num_features, np.float32))
+        self.beta = Parameter(np.zeros(num_features, np.float32))
+        self.running_mean = Buffer(np.zeros(num_features, np.float32))
+        self.running_var = Buffer(np.ones(num_features, np.float32))
+
+    def forward(
+        self, x: NHWC, *, train: bool = False, key: Key | None = None
+    ) -> tuple[NHWC, tuple[NHWC, Array, Array] | None]:
+        """See `Layer.forward`."""
+        self.check(x)
+        mean, var = self.running_mean.value, self.running_var.value
+        if train:
+            m = x.size // x.shape[-1]
+            if m == 1:
+                raise ShapeError(
+                    f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x"
+                )
+            mean = channel_sum(x) / x.dtype.type(m)
+            centred = x - mean
+            var = channel_dot(centred, centred) / x.dtype.type(m)
+            self._follow(self.running_mean, mean)
+            self._follow(self.running_var, var * x.dtype.type(m / (m - 1)))
+        inv_std = 1 / array_module(x).sqrt(var + x.dtype.type(self.eps))
+        y = (x - mean) * (self.gamma.value * inv_std) + self.beta.value
+        return y, (x, mean, inv_std) if train else None
+
+    def backward(self, dy: NHWC, cache: tuple[NHWC, Array, Array], *, input_gradient: bool = True) -> NHWC | None:
+        """See `Layer.backward`."""
+        x, mean, inv_std = cache
+        normalised = (x - mean) * inv_std
+        dbeta, dgamma = channel_sum(dy), channel_dot(dy, normalised)
+        self.beta.accumulate(dbeta)
+        self.gamma.accumulate(dgamma)
+        if not input_gradient:
+            return None
+        m = x.dtype.type(x.size // x.shape[-1])
+        dx: NHWC = (self.gamma.value * inv_std) * (dy - dbeta / m - normalised * (dgamma / m))
+        return dx
+
+    def _follow(self, running: Buffer, batch: Array) -> None:
+        momentum = batch.dtype.type(self.momentum)
+        running.value = (1 - momentum) * running.value + momentum * batch
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        C = expect_rank(shape, "H, W, C")[2]
+        if self.num_features != C:
+            raise ShapeError(f"expected {self.num_features} channels, got {C}")
+        return shape
+
+    def __repr__(self) -> str:
+        return f"BatchNorm2d({self.num_features})"

@@ -1,0 +1,50 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from minidl.arrays import Array
+from minidl.errors import ArgumentError
+from minidl.layer import Layer
+from minidl.ops.dropout import dropout
+from minidl.random import Key
+
+
+class Dropout(Layer):
+    """In training y = x · mask / (1 − p), where mask is 0 with probability p, else 1; at inference y = x.
+
+    Backward multiplies dy by the same mask. Dividing by 1 − p in training ("inverted" dropout) keeps the mean, and is
+    equivalent to the paper's multiplication by 1 − p at test time.
+
+    Shapes: any x (N, …) → y of the same shape. At inference, and with p = 0, y is x itself.
+    Kept for backward: the key only; the mask is drawn again from the counter.
+    Raises: ArgumentError for p outside [0, 1), and in training without a key.
+    Source: Krizhevsky, Sutskever, Hinton 2012, §4.2; Srivastava et al. 2014.
+
+    >>> import numpy as np
+    >>> y, cache = Dropout(0.5).forward(np.ones((1, 8), np.float32), train=True, key=Key(1))
+    >>> y
+    array([[0., 2., 0., 0., 0., 2., 2., 2.]], dtype=float32)
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p < 1:
+            raise ArgumentError(f"Dropout: p: expected a probability in [0, 1), got {p!r}")
+        self.p = p
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Key | None]:
+        """See `Layer.forward`."""
+        self.check(x)
+        if not train:
+            return x, None
+        if key is None:
+            raise ArgumentError(f"{self}: training draws a mask; pass a key: forward(x, train=True, key=Key(seed))")
+        return (dropout(x, self.p, key) if self.p else x), key
+
+    def backward(self, dy: Array, cache: Key, *, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`."""
+        if not input_gradient:
+            return None
+        return dropout(dy, self.p, cache) if self.p else dy
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p})"

@@ -1,0 +1,35 @@
+"""Average over the whole image."""
+
+from __future__ import annotations
+
+from minidl.arrays import NHWC, array_module
+from minidl.layer import Layer, Shape, expect_rank
+from minidl.random import Key
+
+
+class GlobalAvgPool2d(Layer):
+    """y[n, 0, 0, c] = 1/(H·W) · Σ_{h,w} x[n, h, w, c],    dx[n, h, w, c] = dy[n, 0, 0, c] / (H·W)
+
+    Shapes: x (N, H, W, C) → y (N, 1, 1, C).
+    Cost: one addition an element.
+    Kept for backward: the shape of x.
+    Raises: ShapeError for a wrong rank.
+    Source: Lin, Chen, Yan 2013, arXiv 1312.4400, §3.2.
+    """
+
+    def forward(self, x: NHWC, *, train: bool = False, key: Key | None = None) -> tuple[NHWC, Shape | None]:
+        """See `Layer.forward`."""
+        self.check(x)
+        return x.mean(axis=(1, 2), keepdims=True), x.shape if train else None
+
+    def backward(self, dy: NHWC, cache: Shape, *, input_gradient: bool = True) -> NHWC | None:
+        """See `Layer.backward`."""
+        if not input_gradient:
+            return None
+        _, H, W, _ = cache
+        dx: NHWC = array_module(dy).broadcast_to(dy / dy.dtype.type(H * W), cache).copy()
+        return dx
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        return 1, 1, expect_rank(shape, "H, W, C")[2]

@@ -1,0 +1,67 @@
+"""Fully connected layer."""
+
+from __future__ import annotations
+
+from minidl.arrays import Array
+from minidl.errors import ArgumentError, ShapeError
+from minidl.initializers import bare, constant, he
+from minidl.layer import Layer, Parameter, Shape
+from minidl.ops.channel_sum import channel_sum
+from minidl.random import Key
+
+
+class Linear(Layer):
+    """y = x · weight + bias
+
+    Shapes: x (N, in_features) → y (N, out_features); weight (in_features, out_features), bias (out_features,).
+    Cost: 2·N·in_features·out_features FLOP forward, twice that backward.
+    Kept for backward: x.
+    Raises: ArgumentError for sizes < 1; ShapeError for a wrong rank or wrong features.
+
+    >>> Linear(9216, 4096)
+    Linear(9216→4096)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        for name, value in ("in_features", in_features), ("out_features", out_features):
+            if not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"Linear: {name}: expected a positive integer, got {value!r}")
+        self.in_features, self.out_features = in_features, out_features
+        shape = (in_features, out_features)
+        self.weight = Parameter.drawn(shape, bare(he, shape))
+        self.bias = Parameter.drawn((out_features,), bare(constant(0), (out_features,))) if bias else None
+
+    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Array | None]:
+        """See `Layer.forward`."""
+        self.check(x)
+        y = x @ self.weight.value
+        if self.bias:
+            y += self.bias.value
+        return y, x if train else None
+
+    def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
+        """See `Layer.backward`."""
+        # y = x·weight + bias  ⇒  dweight = xᵀ·dy    dbias = Σ dy    dx = dy·weightᵀ
+        x = cache
+        self.weight.accumulate(x.T @ dy)
+        if self.bias:
+            self.bias.accumulate(channel_sum(dy))
+        return dy @ self.weight.value.T if input_gradient else None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See `Layer.output_shape`."""
+        if len(shape) != 1:
+            raise ShapeError(
+                f"expected the axes (N, {self.in_features}); put a Flatten() before it; got {len(shape) + 1} axes"
+            )
+        features = shape[0]
+        if features != self.in_features:
+            raise ShapeError(f"expected {self.in_features} features, got {features}")
+        return (self.out_features,)
+
+    def macs(self, shape: Shape) -> int:
+        """See `Layer.macs`."""
+        return self.weight.size
+
+    def __repr__(self) -> str:
+        return f"Linear({self.in_features}→{self.out_features}{'' if self.bias else ', bias=False'})"
