@@ -92,6 +92,10 @@ class Sequential(Container):
             dx = self._backward_child(name, dx, cache.pop(), input_gradient or index > 0)
         return dx if input_gradient else None
 
+    def without(self, *names: str) -> Sequential:
+        """The same layers, not copied, less some."""
+        return Sequential(**{name: layer for name, layer in self.layers.items() if name not in names})
+
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
         for name in self.layers:

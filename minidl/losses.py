@@ -1,0 +1,180 @@
+"""What training minimises.
+
+A loss turns outputs and targets into a value, and back into the gradient of the outputs:
+
+    value, cache = loss.forward(logits, labels)
+    dlogits = loss.backward(cache)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from minidl.arrays import FLOATS, Array, array_module, is_array, to_host
+from minidl.errors import ArgumentError, DTypeError, LabelError, ShapeError, UnknownNameError
+from minidl.ops.softmax import log_softmax
+
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+
+class Loss:
+    """A function of outputs and targets, to be made small."""
+
+    def forward(self, outputs: Array, targets: Array) -> tuple[Array, Any]:
+        """The value, and what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, cache: Any, scale: Any = 1.0) -> Array:
+        """scale · ∂value/∂outputs. With `reduction="none"`, scale may be an array of the shape of the value."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class SoftmaxCrossEntropy(Loss):
+    """loss_n = −Σ_c q_nc · log p_nc,    p = softmax(logits),    ∂loss_n/∂logits_n = p_n · Σ_c q_nc − q_n
+
+    where the target distribution q_n puts the class weight w_y on the label y and, with label smoothing ε, spreads
+    a part of it over all C classes: q_nc = (1 − ε)·w_y·[c = y] + ε·w_c/C. Without weights and smoothing this is
+    the familiar −log p_ny with the gradient p − onehot(y).
+
+    The mean divides by Σ_n w_{y_n}, which is the number of labels that are not `ignore_index` where no weights are
+    given (PyTorch's rule). Where all labels are ignored, loss and gradient are 0.
+
+    Shapes: logits (N, …, C), integer labels (N, …) → a number, or (N, …) with `reduction="none"`.
+    Kept for backward: log p and the labels.
+    Raises: ArgumentError, UnknownNameError for unusable settings; ShapeError, DTypeError, LabelError for logits or
+        labels that do not fit.
+    Source: Krizhevsky, Sutskever, Hinton 2012, §3.5; smoothing: Szegedy et al. 2015, arXiv 1512.00567, §7.
+
+    weight: one factor per class, for classes of unequal worth.
+    ignore_index: labels of this value count for nothing.
+
+    >>> loss, cache = SoftmaxCrossEntropy().forward(np.array([[0.0, 0.0]]), np.array([1]))
+    >>> print(f"{loss:.6f}")  # log 2
+    0.693147
+    """
+
+    def __init__(
+        self,
+        weight: Sequence[float] | Array | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+    ) -> None:
+        if not 0 <= label_smoothing <= 1:
+            raise ArgumentError(
+                f"SoftmaxCrossEntropy: label_smoothing: expected a number in [0, 1], got {label_smoothing!r}"
+            )
+        self.weight = None if weight is None else np.asarray(weight, np.float64)
+        if self.weight is not None and (self.weight.ndim != 1 or not (self.weight >= 0).all()):
+            raise ArgumentError("SoftmaxCrossEntropy: weight: expected one number ≥ 0 for each class")
+        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
+        self.reduction = _checked_reduction(self, reduction)
+
+    def forward(self, outputs: Array, targets: Array) -> tuple[Array, tuple[Array, Array, Any]]:
+        """See `Loss.forward`; outputs are logits, targets are labels."""
+        labels = self._checked_labels(outputs, targets)
+        xp = array_module(outputs)
+        log_p = log_softmax(outputs)
+        q, label_weight = self._targets(labels, outputs)
+        losses = -(q * log_p).sum(axis=-1)
+        if self.reduction == "none":
+            return losses, (log_p, labels, 1.0)
+        total = losses.sum()
+        if self.reduction == "sum":
+            return total, (log_p, labels, 1.0)
+        share = 1 / xp.maximum(label_weight.sum(), xp.finfo(outputs.dtype).tiny)
+        return total * share, (log_p, labels, share)
+
+    def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:
+        """See `Loss.backward`."""
+        log_p, labels, share = cache
+        xp = array_module(log_p)
+        q, _ = self._targets(labels, log_p)
+        dlogits: Array = xp.exp(log_p) * q.sum(axis=-1, keepdims=True) - q
+        dlogits *= xp.asarray(scale * share, log_p.dtype)[..., None]
+        return dlogits
+
+    def _targets(self, labels: Array, like: Array) -> tuple[Array, Array]:
+        """q (…, C), and the weight w_y of each label (…), both 0 where the label is ignored."""
+        xp = array_module(like)
+        C = like.shape[-1]
+        weight = xp.ones(C, like.dtype) if self.weight is None else xp.asarray(self.weight, like.dtype)
+        counts = labels != self.ignore_index
+        safe = xp.where(counts, labels, 0)
+        onehot = safe[..., None] == xp.arange(C)
+        smoothing = like.dtype.type(self.label_smoothing)
+        q = (1 - smoothing) * onehot * weight + smoothing / C * weight
+        return q * counts[..., None], weight[safe] * counts
+
+    def _checked_labels(self, logits: Array, labels: Array) -> Array:
+        if not is_array(logits) or logits.dtype.name not in FLOATS:
+            got = logits.dtype.name if is_array(logits) else type(logits).__name__
+            raise DTypeError(f"{self}: expected logits of float32 or float64, got {got}")
+        if logits.ndim < 2 or 0 in logits.shape:
+            raise ShapeError(f"{self}: expected logits of shape (N, …, C), none of them 0, got {logits.shape}")
+        xp, C = array_module(logits), logits.shape[-1]
+        labels = xp.asarray(labels)
+        if labels.dtype.kind not in "iu":
+            raise LabelError(f"{self}: expected integer labels, got {labels.dtype.name}")
+        if labels.shape != logits.shape[:-1]:
+            raise ShapeError(
+                f"{self}: expected labels of shape {logits.shape[:-1]} for logits {logits.shape}, got {labels.shape}"
+            )
+        host = to_host(labels)
+        wrong = (host != self.ignore_index) & ((host < 0) | (host >= C))
+        if wrong.any():
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            place = where[0] if len(where) == 1 else where
+            raise LabelError(f"{self}: expected labels from 0 to {C - 1}, got {host[where]} at position {place}")
+        if self.weight is not None and len(self.weight) != C:
+            raise ShapeError(f"{self}: weight: expected {C} numbers, one a class, got {len(self.weight)}")
+        result: Array = labels.astype(xp.int64, copy=False)
+        return result
+
+
+class MeanSquaredError(Loss):
+    """loss = mean (outputs − targets)²,    doutputs = 2·(outputs − targets) / size
+
+    Shapes: outputs and targets of one shape → a number, or that shape with `reduction="none"`.
+    Kept for backward: outputs − targets.
+    Raises: ShapeError, DTypeError where they differ in shape or dtype.
+    """
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = _checked_reduction(self, reduction)
+
+    def forward(self, outputs: Array, targets: Array) -> tuple[Array, tuple[Array, float]]:
+        """See `Loss.forward`."""
+        if not is_array(outputs) or outputs.dtype.name not in FLOATS:
+            got = outputs.dtype.name if is_array(outputs) else type(outputs).__name__
+            raise DTypeError(f"{self}: expected outputs of float32 or float64, got {got}")
+        targets = array_module(outputs).asarray(targets)
+        if outputs.shape != targets.shape or outputs.size == 0:
+            raise ShapeError(f"{self}: expected targets of shape {outputs.shape}, not empty, got {targets.shape}")
+        if outputs.dtype != targets.dtype:
+            raise DTypeError(f"{self}: expected targets of {outputs.dtype.name}, got {targets.dtype.name}")
+        difference = outputs - targets
+        squares = difference * difference
+        if self.reduction == "none":
+            return squares, (difference, 1.0)
+        if self.reduction == "sum":
+            return squares.sum(), (difference, 1.0)
+        return squares.mean(), (difference, 1 / difference.size)
+
+    def backward(self, cache: tuple[Array, float], scale: Any = 1.0) -> Array:
+        """See `Loss.backward`."""
+        difference, share = cache
+        doutputs: Array = difference * array_module(difference).asarray(2 * share * scale, difference.dtype)
+        return doutputs
+
+
+def _checked_reduction(loss: Loss, reduction: Reduction) -> Reduction:
+    if reduction not in ("mean", "sum", "none"):
+        raise UnknownNameError(f"reduction of {type(loss).__name__}", str(reduction), ["mean", "sum", "none"])
+    return reduction

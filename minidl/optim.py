@@ -1,0 +1,193 @@
+"""Optimisers: how a step changes the parameters, given their gradients and a learning rate.
+
+optimizer = SGD(net.parameters(), momentum=0.9, weight_decay=5e-4)
+…backward…
+optimizer.step(lr=0.01)
+optimizer.zero_grad()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+
+from minidl.arrays import Array, array_module, device_of, to_device, to_host
+from minidl.errors import ArgumentError, CheckpointError, UnknownNameError
+from minidl.layer import Parameter
+from minidl.ops.adamw import adamw
+from minidl.ops.sgd import sgd_paper, sgd_torch
+
+
+class Optimizer:
+    """Changes parameters step by step; keeps running arrays for each.
+
+    parameters: by name, as `net.parameters()` gives them.
+    lr_multipliers, decay_multipliers: factors on learning rate and weight decay by pattern of parameter name, the last
+        match winning: {"*.bias": 2.0} as in Krizhevsky's own code, decay {"*.bias": 0.0}.
+    Raises: ArgumentError for a pattern that matches no parameter.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        weight_decay: float,
+        lr_multipliers: Mapping[str, float] | None,
+        decay_multipliers: Mapping[str, float] | None,
+    ) -> None:
+        if not parameters:
+            raise ArgumentError(f"{type(self).__name__}: parameters: expected at least one, got none")
+        _require(type(self).__name__, "weight_decay", weight_decay, 0, math.inf)
+        self.parameters = dict(parameters)
+        self.weight_decay = weight_decay
+        self.lr_multipliers = self._multipliers("lr_multipliers", lr_multipliers or {})
+        self.decay_multipliers = self._multipliers("decay_multipliers", decay_multipliers or {})
+        self.state: dict[str, dict[str, Array]] = {}
+        self.steps = 0
+
+    def step(self, lr: float) -> None:
+        """Change every parameter that has a gradient.
+
+        Raises: ArgumentError for a learning rate that is negative or not finite.
+        """
+        _require(type(self).__name__, "lr", lr, 0, math.inf)
+        self.steps += 1
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                decay = self.weight_decay * self.decay_multipliers[name]
+                self._update(parameter.value, parameter.grad, self._slots(name), lr * self.lr_multipliers[name], decay)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Array]:
+        """The running arrays by "slot.parameter", and "steps": what a resumed training needs."""
+        arrays = {f"{slot}.{name}": a for name, slots in self.state.items() for slot, a in slots.items()}
+        return arrays | {"steps": np.array(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take over what `state_dict` gave. On an error nothing has changed.
+
+        Raises: CheckpointError naming what does not fit.
+        """
+        loaded: dict[str, dict[str, Array]] = {}
+        if "steps" not in state:
+            raise CheckpointError(f"{type(self).__name__}: the state has no 'steps'")
+        for path, array in state.items():
+            if path == "steps":
+                continue
+            slot, _, name = path.partition(".")
+            if slot not in self.slots or name not in self.parameters:
+                raise CheckpointError(f"{type(self).__name__}: {path!r} is no part of its state")
+            value = self.parameters[name].value
+            if array.shape != value.shape:
+                raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {value.shape}")
+            copy = to_host(array).astype(value.dtype, copy=True)
+            loaded.setdefault(name, {})[slot] = to_device(copy, device_of(value))
+        self.state, self.steps = loaded, int(state["steps"])
+
+    def _slots(self, name: str) -> dict[str, Array]:
+        if name not in self.state:
+            value = self.parameters[name].value
+            self.state[name] = {slot: array_module(value).zeros(value.shape, value.dtype) for slot in self.slots}
+        return self.state[name]
+
+    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not define _update")
+
+    def _multipliers(self, argument: str, table: Mapping[str, float]) -> dict[str, float]:
+        for pattern in table:
+            if not any(fnmatchcase(name, pattern) for name in self.parameters):
+                raise ArgumentError(
+                    f"{type(self).__name__}: {argument}: the pattern {pattern!r} matches none of the parameters "
+                    f"{', '.join(self.parameters)}"
+                )
+        factors = {}
+        for name in self.parameters:
+            matching = [factor for pattern, factor in table.items() if fnmatchcase(name, pattern)]
+            factors[name] = matching[-1] if matching else 1.0
+        return factors
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum and weight decay, with λ = weight_decay and μ = momentum:
+
+        update="paper":    v ← μ·v − lr·(g + λ·w),    w ← w + v          Krizhevsky et al. 2012, §5
+        update="torch":    v ← μ·v + g + λ·w,         w ← w − lr·v       PyTorch, ONNX
+
+    The paper's velocity contains the learning rate, PyTorch's does not; they agree while the rate is constant and part
+    when it changes: the paper's steps then die away at the old rate.
+
+    nesterov: look ahead along the velocity (Sutskever, Martens, Dahl, Hinton 2013, in PyTorch's form).
+    Raises: ArgumentError for momentum outside [0, 1), negative weight decay, or Nesterov without momentum.
+    """
+
+    slots = ("velocity",)
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        update: Literal["paper", "torch"] = "paper",
+        lr_multipliers: Mapping[str, float] | None = None,
+        decay_multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        _require("SGD", "momentum", momentum, 0, 1)
+        if nesterov and momentum == 0:
+            raise ArgumentError("SGD: nesterov: expected momentum > 0 with it, got 0")
+        if update not in ("paper", "torch"):
+            raise UnknownNameError("update rule of SGD", str(update), ["paper", "torch"])
+        super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
+        self.momentum, self.nesterov, self.update = momentum, nesterov, update
+
+    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+        rule = sgd_paper if self.update == "paper" else sgd_torch
+        rule(value, grad, slots["velocity"], lr, self.momentum, decay, self.nesterov)
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay:
+
+        m ← β₁m + (1−β₁)g,    v ← β₂v + (1−β₂)g²,    w ← w·(1 − lr·λ) − lr · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + eps)
+
+    Raises: ArgumentError for betas outside [0, 1), eps ≤ 0 or negative weight decay.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, as in PyTorch.
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        lr_multipliers: Mapping[str, float] | None = None,
+        decay_multipliers: Mapping[str, float] | None = None,
+    ) -> None:
+        for beta in betas:
+            _require("AdamW", "betas", beta, 0, 1)
+        if not eps > 0:
+            raise ArgumentError(f"AdamW: eps: expected a positive number, got {eps!r}")
+        super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
+        self.betas, self.eps = betas, eps
+
+    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+        adamw(value, grad, slots["mean"], slots["square"], self.steps, lr, *self.betas, self.eps, decay)
+
+
+OPTIMIZERS: dict[str, Any] = {"sgd": SGD, "adamw": AdamW}
+
+
+def _require(owner: str, name: str, value: float, least: float, below: float) -> None:
+    if not least <= value < below:
+        raise ArgumentError(f"{owner}: {name}: expected a number in [{least}, {below}), got {value!r}")

@@ -1,0 +1,169 @@
+"""Learning-rate schedules: values that tell the rate of each step.
+
+A schedule holds no counters. `lr(step)` is a plain function of the step number, so resuming needs nothing but that
+number; only `Plateau` also holds the history of validation errors that it answers to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from minidl.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rate `base_lr`, unchanged, at every step: what the other schedules vary."""
+
+    base_lr: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.base_lr) and self.base_lr >= 0):
+            raise ArgumentError(f"{type(self).__name__}: base_lr: expected a number ≥ 0, got {self.base_lr!r}")
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step 0, 1, 2, …"""
+        return self.base_lr
+
+    def observed(self, step: int, error: float) -> Schedule:
+        """The schedule after a validation error was measured before `step`."""
+        return self
+
+    @property
+    def history(self) -> tuple[tuple[int, float], ...]:
+        """The (step, validation error) pairs that the rate depends on."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """lr = base_lr."""
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """lr = base_lr · gamma^⌊step / step_size⌋
+
+    >>> [round(Step(0.1, step_size=2).lr(step), 6) for step in range(5)]
+    [0.1, 0.1, 0.01, 0.01, 0.001]
+    """
+
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "step_size", self.step_size)
+
+    def lr(self, step: int) -> float:
+        """See `Schedule.lr`."""
+        return self.base_lr * self.gamma ** (step // self.step_size)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """lr = final_lr + (base_lr − final_lr) · (1 + cos(π · step/steps)) / 2, and final_lr from `steps` on.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
+    """
+
+    steps: int
+    final_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "steps", self.steps)
+
+    def lr(self, step: int) -> float:
+        """See `Schedule.lr`."""
+        progress = min(step / self.steps, 1.0)
+        return self.final_lr + (self.base_lr - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """Divide the rate by 1/gamma whenever `patience` validations in a row brought no new lowest error.
+
+    At most `drops` times. This is what the paper's authors did by hand: "divide the learning rate by 10 when the
+    validation error rate stopped improving", three times.
+    Source: Krizhevsky, Sutskever, Hinton 2012, §5.
+
+    >>> schedule = Plateau(0.01, patience=2)
+    >>> for step, error in [(10, 0.5), (20, 0.4), (30, 0.4), (40, 0.4)]:
+    ...     schedule = schedule.observed(step, error)
+    >>> schedule.lr(39), schedule.lr(40)
+    (0.01, 0.001)
+    """
+
+    gamma: float = 0.1
+    patience: int = 5
+    drops: int = 3
+    seen: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "patience", self.patience)
+
+    def observed(self, step: int, error: float) -> Plateau:
+        """See `Schedule.observed`."""
+        return replace(self, seen=(*self.seen, (step, error)))
+
+    @property
+    def history(self) -> tuple[tuple[int, float], ...]:
+        """See `Schedule.history`."""
+        return self.seen
+
+    def lr(self, step: int) -> float:
+        """See `Schedule.lr`."""
+        lowest, waited, dropped = math.inf, 0, 0
+        for when, error in self.seen:
+            if when > step:
+                break
+            waited = 0 if error < lowest else waited + 1
+            lowest = min(lowest, error)
+            if waited == self.patience and dropped < self.drops:
+                waited, dropped = 0, dropped + 1
+        return self.base_lr * self.gamma**dropped
+
+
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """lr = after.lr(step) · (step + 1) / steps during the first `steps` steps, then after.lr(step).
+
+    `base_lr` is that of the schedule which follows: build with `WarmUp.before(after, steps)`.
+    Source: Goyal et al. 2017, arXiv 1706.02677, §2.2.
+    """
+
+    after: Schedule
+    steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "steps", self.steps)
+
+    @classmethod
+    def before(cls, after: Schedule, steps: int) -> WarmUp:
+        """A warm-up that leads into another schedule."""
+        return cls(after.base_lr, after, steps)
+
+    def lr(self, step: int) -> float:
+        """See `Schedule.lr`."""
+        return self.after.lr(step) * min((step + 1) / self.steps, 1.0)
+
+    def observed(self, step: int, error: float) -> WarmUp:
+        """See `Schedule.observed`."""
+        return replace(self, after=self.after.observed(step, error))
+
+    @property
+    def history(self) -> tuple[tuple[int, float], ...]:
+        """See `Schedule.history`."""
+        return self.after.history
+
+
+SCHEDULES = ("constant", "step", "plateau", "cosine")
+
+
+def _positive(schedule: Schedule, name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{type(schedule).__name__}: {name}: expected a positive integer, got {value!r}")

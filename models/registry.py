@@ -1,0 +1,73 @@
+"""The list of all models by name. A new model is a function with `@model(…)` over it in a file of this folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from minidl.combine import Sequential
+from minidl.errors import UnknownNameError
+from minidl.initializers import SCHEMES, Scheme
+
+Factory = TypeVar("Factory", bound=Callable[..., Sequential])
+
+MODELS: dict[str, Model] = {}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named architecture: the function that builds it, the image it expects, and its own initial schemes."""
+
+    name: str
+    factory: Callable[..., Sequential]
+    input_size: int
+    schemes: Mapping[str, Scheme]
+
+    def build(self, **options: Any) -> Sequential:
+        """A net of this architecture.
+
+        Raises: UnknownNameError for an option that it does not have.
+        """
+        known = list(inspect.signature(self.factory).parameters)
+        for name in options:
+            if name not in known:
+                raise UnknownNameError(f"option of {self.name}", name, known)
+        return self.factory(**options)
+
+    @property
+    def input_channels(self) -> int:
+        """The channels that the model expects unless told otherwise."""
+        default: int = inspect.signature(self.factory).parameters["in_channels"].default
+        return default
+
+    def scheme(self, name: str) -> Scheme:
+        """An initial scheme by name: "he", "glorot", or one of the model's own.
+
+        Raises: UnknownNameError listing those that exist for this model.
+        """
+        schemes = {**SCHEMES, **self.schemes}
+        if name not in schemes:
+            raise UnknownNameError(f"init for {self.name}", name, schemes)
+        return schemes[name]
+
+
+def model(input_size: int, schemes: Mapping[str, Scheme] | None = None) -> Callable[[Factory], Factory]:
+    """Register a function that builds a net, under its own name."""
+
+    def register(factory: Factory) -> Factory:
+        MODELS[factory.__name__] = Model(factory.__name__, factory, input_size, schemes or {})
+        return factory
+
+    return register
+
+
+def get(name: str) -> Model:
+    """The model of a name.
+
+    Raises: UnknownNameError ("did you mean …").
+    """
+    if name not in MODELS:
+        raise UnknownNameError("model", name, MODELS)
+    return MODELS[name]
