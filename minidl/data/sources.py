@@ -1,0 +1,47 @@
+"""From the words a user types, such as `folder:photos`, to a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minidl.data.cifar10 import load_cifar10
+from minidl.data.dataset import Dataset
+from minidl.data.digits import load_digits
+from minidl.data.folder import load_folder
+from minidl.data.mnist import load_mnist
+from minidl.data.synthetic import load_synthetic
+from minidl.errors import ArgumentError, UnknownNameError
+
+_IN_A_FOLDER = {"mnist": load_mnist, "cifar10": load_cifar10, "folder": load_folder}
+
+
+def load(spec: str) -> Dataset:
+    """The data set that a spec names.
+
+        digits             1,797 handwritten digits of 8×8, part of minidl
+        mnist:DIR          the four idx files of MNIST (or of Fashion-MNIST, …), plain or gzipped
+        cifar10:DIR        the binary version of CIFAR-10
+        folder:DIR         DIR/class/*.jpg|jpeg|png, or DIR/train/class/… and DIR/val/class/…
+        synthetic          random noise, for measuring speed; synthetic:HxWxC:classes:count sets its sizes
+
+    >>> dataset = load("digits")
+    >>> len(dataset.train) + len(dataset.test), dataset.image_size
+    (1797, (8, 8))
+
+    Raises: UnknownNameError, ArgumentError for a malformed spec; DataError, FormatError where the files are not
+    what they should be.
+    """
+    name, _, rest = spec.partition(":")
+    if name in _IN_A_FOLDER:
+        if not rest:
+            raise ArgumentError(f"data {spec!r}: which folder? Write '{name}:DIR'")
+        return _IN_A_FOLDER[name](Path(rest).expanduser())
+    if name == "synthetic":
+        return load_synthetic(rest)
+    if name == "digits":
+        if rest:
+            raise ArgumentError(f"data {spec!r}: digits is part of minidl and takes nothing; write 'digits'")
+        return load_digits()
+    if Path(spec).expanduser().is_dir():
+        raise ArgumentError(f"data {spec!r}: for images in a folder, write 'folder:{spec}'")
+    raise UnknownNameError("data", spec, ["digits", "mnist:DIR", "cifar10:DIR", "folder:DIR", "synthetic"])
