@@ -66,6 +66,13 @@ def settings(**changes: Any) -> Iterator[Settings]:
         _current.reset(token)
 
 
+def num_threads() -> int:
+    """How many threads a kernel may use: MINIDL_NUM_THREADS, or the processors at hand."""
+    from minidl.kernels.threads import num_threads as count
+
+    return count()
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from minidl.combine import Sequential
-from minidl.errors import UnknownNameError
+from minidl.errors import ArgumentError, UnknownNameError
 from minidl.initializers import SCHEMES, Scheme
 
 Factory = TypeVar("Factory", bound=Callable[..., Sequential])
@@ -51,6 +52,27 @@ class Model:
         if name not in schemes:
             raise UnknownNameError(f"init for {self.name}", name, schemes)
         return schemes[name]
+
+
+def parse(spec: str) -> tuple[Model, dict[str, Any]]:
+    """A model and its options, from a name or from a call with plain values.
+
+    >>> architecture, options = parse("alexnet(groups=1, lrn=False)")
+    >>> architecture.name, options
+    ('alexnet', {'groups': 1, 'lrn': False})
+
+    Raises: ArgumentError for another form; UnknownNameError for an unknown model.
+    """
+    try:
+        call = ast.parse(spec.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return get(call.id), {}
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError(spec)
+        options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ArgumentError(f"model: expected a name or a call such as 'alexnet(groups=1)', got {spec!r}") from None
+    return get(call.func.id), options
 
 
 def model(input_size: int, schemes: Mapping[str, Scheme] | None = None) -> Callable[[Factory], Factory]:

@@ -1,0 +1,102 @@
+"""Checkpoints: one safetensors file whose header carries the rest as JSON, replaced in one step.
+
+Keeping arrays and JSON in one file means that no crash can leave one new and the other old. A new checkpoint is
+written beside the old one, flushed to the disk, and renamed over it, and the folder is flushed too: at every moment
+one whole checkpoint stands under the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.arrays import Array, to_host
+from minidl.errors import CheckpointError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON-ready state so that the old file at `path` stays whole until the new one is.
+
+    Raises: CheckpointError, with the old file untouched, where the disk is full or the folder not writable.
+    """
+    from safetensors.numpy import save
+
+    host = {name: np.ascontiguousarray(to_host(array)) for name, array in arrays.items()}
+    header = {"format": FORMAT, "crc32": _crc32(host), "state": dict(state)}
+    content = save(host, metadata={"minidl": json.dumps(header)})
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "; the checkpoint written before is untouched" if path.exists() else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = f"{len(content) / 2**20:.1f} MiB"
+            raise CheckpointError(
+                f"{path}: no space left for a checkpoint of {size}{kept}; free some space, then resume"
+            ) from error
+        raise CheckpointError(f"{path}: cannot write the checkpoint ({error.strerror}){kept}") from error
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays and the state of a checkpoint.
+
+    Raises: CheckpointError where the file is missing, damaged (a checksum tells), or not a checkpoint of minidl.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("minidl", "null"))
+            if header is None:
+                raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint that minidl wrote")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except (SafetensorError, ValueError, OSError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged ({error}); use another one of the run, such as best.safetensors"
+        ) from error
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected checkpoint format {FORMAT}, got {header['format']}; it needs a newer minidl"
+        )
+    if header["crc32"] != _crc32(arrays):
+        raise CheckpointError(f"{path}: the checkpoint is damaged: its checksum does not match its content")
+    state: dict[str, Any] = header["state"]
+    return arrays, state
+
+
+def _crc32(arrays: Mapping[str, Array]) -> int:
+    crc = 0
+    for name in sorted(arrays):
+        crc = zlib.crc32(memoryview(np.ascontiguousarray(arrays[name])).cast("B"), zlib.crc32(name.encode(), crc))
+    return crc
+
+
+def _flush_folder(folder: Path) -> None:
+    # A rename is durable once the folder's own entry is on the disk. Windows cannot open folders, and needs no such call.
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,141 @@
+"""What a training run is told to do: each setting once, with its default and its meaning."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from minidl.arrays import FLOATS, float_dtype
+from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
+from minidl.optim import OPTIMIZERS, Optimizer
+from minidl.schedules import SCHEDULES, Constant, Cosine, Plateau, Schedule, Step, WarmUp
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a run. The command line's options and the keys of a TOML file are these fields.
+
+    Raises: ArgumentError (UnknownNameError for names) for a value that cannot be used.
+    """
+
+    model: str = _setting("alexnet_mini", "A model's name, with options if wanted: 'alexnet(groups=1, lrn=False)'.")
+    data: str = _setting("digits", "digits, mnist:DIR, cifar10:DIR, folder:DIR, or synthetic.")
+    epochs: int = _setting(18, "How often to see every training image.")
+    batch: int = _setting(32, "Images a step.")
+    lr: float = _setting(0.02, "Learning rate at its highest.")
+    schedule: str = _setting("cosine", "constant, step, plateau or cosine.")
+    warmup: float = _setting(0.0, "Epochs over which the rate rises from 0.")
+    step_epochs: int = _setting(30, "schedule step: epochs between two drops.")
+    gamma: float = _setting(0.1, "schedules step and plateau: factor of each drop.")
+    patience: int = _setting(5, "schedule plateau: validations without progress before a drop.")
+    optimizer: str = _setting("sgd", "sgd (the paper's update), sgd-torch, sgd-nesterov, or adamw.")
+    momentum: float = _setting(0.9, "Momentum of sgd.")
+    weight_decay: float = _setting(5e-4, "Weight decay.")
+    label_smoothing: float = _setting(0.0, "Share of the target spread over all classes.")
+    init: str = _setting("he", "he, glorot, or one of the model's own: paper, caffe.")
+    seed: int = _setting(0, "Fixes weights, data order, augmentation and dropout.")
+    device: str = _setting("cpu", "cpu, cuda or cuda:N.")
+    dtype: str = _setting("float32", "float32 or float64.")
+    on_bad_image: str = _setting("raise", "raise, or skip images that cannot be read, and count them.")
+    checkpoint_every: int = _setting(0, "Steps between checkpoints; 0 saves once an epoch.")
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Config).items():
+            value = getattr(self, name)
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+            elif type(value) is not kind:
+                raise ArgumentError(f"{name}: expected {_ARTICLES[kind]}, got {value!r}")
+        for name, least in ("epochs", 1), ("batch", 1), ("checkpoint_every", 0), ("step_epochs", 1), ("patience", 1):
+            if getattr(self, name) < least:
+                raise ArgumentError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("lr", "warmup", "weight_decay", "gamma"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ArgumentError(f"{name}: expected a number ≥ 0, got {getattr(self, name)}")
+        for name, limit in ("momentum", "below 1"), ("label_smoothing", "at most 1"):
+            if not 0 <= getattr(self, name) <= 1 or (limit == "below 1" and self.momentum == 1):
+                raise ArgumentError(f"{name}: expected a number of at least 0 and {limit}, got {getattr(self, name)}")
+        choices: dict[str, tuple[str, ...]] = {
+            "schedule": SCHEDULES, "optimizer": OPTIMIZER_NAMES, "dtype": FLOATS, "on_bad_image": ("raise", "skip")
+        }  # fmt: skip
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UnknownNameError(name, getattr(self, name), known)
+        float_dtype(self.dtype)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str) -> Config:
+        """A config from names and values; what is not named keeps its default.
+
+        Raises: UnknownNameError ("did you mean …") for a name that is no setting; ArgumentError for a bad value.
+        """
+        known = [setting.name for setting in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError(f"setting in {where}", name, known)
+        return cls(**values)
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Mapping[str, Any]) -> Config:
+        """A config from a TOML file of flat keys, some of them overridden.
+
+        Raises: DataError where the file cannot be read, FormatError where it is no TOML; and as `from_mapping`.
+        """
+        try:
+            with path.open("rb") as file:
+                values = tomllib.load(file)
+        except OSError as error:
+            raise DataError(f"config {path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"config {path}: not a TOML file: {error}") from error
+        return cls.from_mapping({**values, **overrides}, str(path))
+
+    def to_toml(self) -> str:
+        """The settings as a TOML file that `from_toml` reads back.
+
+        >>> print(Config(epochs=3).to_toml().splitlines()[2])
+        epochs = 3
+        """
+        # JSON's strings, numbers and booleans are also TOML's.
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
+
+    def with_changes(self, **changes: Any) -> Config:
+        """The same settings but for some."""
+        return replace(self, **changes)
+
+    def make_optimizer(self, parameters: Mapping[str, Any]) -> Optimizer:
+        """The optimiser that the settings name."""
+        if self.optimizer == "adamw":
+            return OPTIMIZERS["adamw"](parameters, weight_decay=self.weight_decay)  # type: ignore[no-any-return]
+        update = "paper" if self.optimizer == "sgd" else "torch"
+        nesterov = self.optimizer == "sgd-nesterov"
+        sgd: Optimizer = OPTIMIZERS["sgd"](parameters, self.momentum, self.weight_decay, nesterov, update)
+        return sgd
+
+    def make_schedule(self, steps_per_epoch: int) -> Schedule:
+        """The schedule that the settings name, in steps."""
+        schedule: Schedule
+        match self.schedule:
+            case "constant":
+                schedule = Constant(self.lr)
+            case "step":
+                schedule = Step(self.lr, self.step_epochs * steps_per_epoch, self.gamma)
+            case "plateau":
+                schedule = Plateau(self.lr, self.gamma, self.patience)
+            case _:
+                schedule = Cosine(self.lr, self.epochs * steps_per_epoch)
+        warmup_steps = round(self.warmup * steps_per_epoch)
+        return WarmUp.before(schedule, warmup_steps) if warmup_steps else schedule
+
+
+OPTIMIZER_NAMES = ("sgd", "sgd-torch", "sgd-nesterov", "adamw")
+_ARTICLES: dict[type, str] = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}

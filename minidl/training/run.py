@@ -1,0 +1,373 @@
+"""The run folder: where a training leaves what came of it, and from where it goes on.
+
+    config.toml         the settings, all of them
+    log.jsonl           one JSON object a line: the loss every few steps, and each epoch's figures
+    last.safetensors    the newest checkpoint: weights, optimiser, progress, class names, preprocessing
+    best.safetensors    the checkpoint with the highest test top-1
+    curves.png          loss and error by epoch
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import models
+from minidl.accelerate import num_threads
+from minidl.arrays import to_device, to_host
+from minidl.combine import Sequential
+from minidl.data import Dataset, Loader, Preprocessing, load, read_image
+from minidl.errors import ArgumentError, CheckpointError, DataError
+from minidl.initializers import initialize
+from minidl.ops.softmax import softmax
+from minidl.random import Key
+from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.config import Config
+from minidl.training.curves import draw_curves
+from minidl.training.metrics import Tally, evaluate
+from minidl.training.report import Reporter
+from minidl.training.trainer import LOG_EVERY, Trainer
+
+DRAW_EVERY = 10.0  # seconds between two drawings of the curves
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to. The test figures are those of the last weights, not of the best epoch."""
+
+    folder: Path
+    finished: bool
+    epochs: int
+    steps: int
+    test_top1: float
+    test_top5: float
+    test_loss: float
+    train_loss: float
+    train_top1: float
+    best_test_top1: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def train(config: Config, out: str | Path | None = None, reporter: Reporter | None = None) -> Result:
+    """Train as the settings say, into a new run folder.
+
+    out: the folder; unless given, the next free runs/MODEL-DATA-N.
+    Ctrl-C ends the step at hand, saves, and returns a result that is not `finished`.
+
+    Raises: ArgumentError where `out` already holds a run; whatever the settings, the data or the training raise.
+    """
+    reporter = reporter or Reporter()
+    dataset = _dataset(config, reporter)
+    architecture, options = models.parse(config.model)
+    options = {"num_classes": len(dataset.class_names), "in_channels": dataset.channels} | options
+    net = architecture.build(**options)
+    size = architecture.input_size
+    _check_outputs(net, (size, size, options["in_channels"]), dataset, config)
+    initialize(net, architecture.scheme(config.init), Key(config.seed).at("init"))
+    preprocessing = Preprocessing.measured_on(
+        dataset.train,
+        height=size,
+        width=size,
+        channels=options["in_channels"],
+        mirror=dataset.mirror,
+        on_bad_image="skip" if config.on_bad_image == "skip" else "raise",
+    )
+    folder = _new_folder(config, out)
+    (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    trainer = Trainer(net, dataset, preprocessing, config)
+    description = {
+        "model": {"name": architecture.name, "options": options},
+        "class_names": dataset.class_names,
+        "train_images": len(dataset.train),
+        "preprocessing": preprocessing.to_dict(),
+        "environment": environment(),
+    }
+    return _run(trainer, folder, description, reporter)
+
+
+def resume(folder: str | Path, epochs: int | None = None, reporter: Reporter | None = None) -> Result:
+    """Go on with a run from its last checkpoint, to the bits that it would have reached uninterrupted.
+
+    epochs: train for another number of epochs in all than the run was told to.
+
+    Raises: CheckpointError where there is no whole checkpoint; DataError where the data is not what it was.
+    """
+    reporter, folder = reporter or Reporter(), Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such run folder; train starts a new run without --resume")
+    run = load_run(folder)
+    config = run.config if epochs is None else run.config.with_changes(epochs=epochs)
+    if epochs is not None and epochs != run.config.epochs:
+        reporter.note(f"trains for {epochs} epochs instead of {run.config.epochs}: the bits will differ")
+    for name, then in run.state["environment"].items():
+        now = environment()[name]
+        if now != then:
+            reporter.note(f"{name} was {then} and is {now}: the bits may differ from an uninterrupted run")
+    dataset = _dataset(config, reporter)
+    if tuple(run.class_names) != dataset.class_names or run.state["train_images"] != len(dataset.train):
+        raise DataError(
+            f"{config.data}: expected the {run.state['train_images']} training images of {len(run.class_names)} classes "
+            f"that the run began with, got {len(dataset.train)} of {len(dataset.class_names)}; restore them, or start "
+            "a new run"
+        )
+    trainer = Trainer(run.net, dataset, run.preprocessing, config)
+    trainer.restore(run.arrays, run.state)
+    description = {
+        name: run.state[name] for name in ("model", "class_names", "train_images", "preprocessing", "environment")
+    }
+    _cut_log(folder / "log.jsonl", trainer.step)
+    reporter.note(f"resumes {folder} at step {trainer.step} of {trainer.total_steps}")
+    return _run(trainer, folder, description, reporter)
+
+
+def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: Reporter) -> Result:
+    begin, drawn = time.perf_counter(), time.perf_counter()
+
+    def save(trainer: Trainer) -> None:
+        nonlocal drawn
+        state = {**description, "config": asdict(trainer.config), **trainer.state()}
+        arrays = trainer.arrays()
+        save_checkpoint(folder / "last.safetensors", arrays, state)
+        if trainer.history and trainer.step == trainer.history[-1]["step"] and trainer.is_best:
+            save_checkpoint(folder / "best.safetensors", arrays, state)
+        if time.perf_counter() - drawn > DRAW_EVERY:
+            drawn = time.perf_counter()
+            draw()
+
+    def draw() -> None:
+        if trainer.history:
+            title = f"{trainer.config.model} on {trainer.config.data}, seed {trainer.config.seed}"
+            draw_curves(trainer.history, title, folder / "curves.png")
+
+    trainer.reporter, trainer.save = _Log(folder / "log.jsonl", reporter), save
+    with _interruptible() as interrupted:
+        trainer.stop = interrupted
+        trainer.run()
+    draw()
+    row = trainer.history[-1] if trainer.history else {}
+    return Result(
+        folder=folder,
+        finished=trainer.finished,
+        epochs=len(trainer.history),
+        steps=trainer.step,
+        **{
+            name: row.get(name, float("nan"))
+            for name in ("test_top1", "test_top5", "test_loss", "train_loss", "train_top1")
+        },
+        best_test_top1=max((r["test_top1"] for r in trainer.history), default=float("nan")),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained net with what it needs to be used: class names and preprocessing."""
+
+    path: Path
+    net: Sequential
+    config: Config
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    arrays: dict[str, Any]
+    state: dict[str, Any]
+
+    def predict(self, image: str | Path, top: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes of an image file, with their probabilities.
+
+        Raises: DataError or FormatError for a file that cannot be read as an image.
+        """
+        pixels = read_image(image, self.preprocessing.channels, shorter_side=self.preprocessing.resize)
+        x = self.preprocessing.apply(pixels, dtype=self.config.dtype)[None]
+        probabilities = to_host(softmax(self.net(to_device(x, self.config.device))))[0]
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return [(self.class_names[i], float(probabilities[i])) for i in order]
+
+    def evaluate(self, data: str | None = None, on_bad_image: str | None = None) -> tuple[Tally, dict[str, str]]:
+        """Loss and accuracies on the test split of a data set (the run's own unless given); and bad images skipped.
+
+        Raises: DataError where the data set's classes are not those of the run.
+        """
+        dataset = load(data or self.config.data)
+        if dataset.class_names != self.class_names:
+            missing = sorted(set(dataset.class_names) - set(self.class_names))
+            unlike = f"it has {', '.join(missing[:5])}, which the run does not know" if missing else "some are missing"
+            raise DataError(
+                f"{dataset.spec}: expected the {len(self.class_names)} classes that the run was trained on "
+                f"({', '.join(self.class_names[:5])}, …), got {len(dataset.class_names)}: {unlike}"
+            )
+        skip = (on_bad_image or self.config.on_bad_image) == "skip"
+        loader = Loader(
+            dataset.test, self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
+            on_bad_image="skip" if skip else "raise",
+        )  # fmt: skip
+        return evaluate(self.net, loader.epoch(), self.config.device), loader.skipped
+
+
+def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
+    """The net of a run folder (its last checkpoint) or of one checkpoint file.
+
+    Raises: CheckpointError where it is missing, damaged, or holds another model than it says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "last.safetensors"
+        if not path.exists():
+            raise CheckpointError(f"{path.parent}: holds no checkpoint (last.safetensors)")
+    arrays, state = load_checkpoint(path)
+    try:
+        config = Config.from_mapping(state["config"], str(path))
+        config = config if device is None else config.with_changes(device=device)
+        net = models.get(state["model"]["name"]).build(**state["model"]["options"])
+        preprocessing = Preprocessing.from_dict(state["preprocessing"])
+        class_names = tuple(state["class_names"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the checkpoint lacks {error}") from error
+    weights = {name.removeprefix("net."): array for name, array in arrays.items() if name.startswith("net.")}
+    for name, holder in net.parameters().items():
+        if name in weights and weights[name].shape == holder.shape:
+            holder.value = weights[name]  # so that no first value is drawn in vain
+    try:
+        net.load_state_dict(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    net.to(config.device, config.dtype)
+    return LoadedRun(path, net, config, class_names, preprocessing, arrays, state)
+
+
+def environment() -> dict[str, str]:
+    """What the bits of a run depend on besides its settings."""
+    from threadpoolctl import threadpool_info
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "absent"
+
+    blas = {f"{pool['internal_api']} ×{pool['num_threads']}" for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return {
+        "Python": platform.python_version(),
+        "minidl": installed("minidl"),
+        "NumPy": np.__version__,
+        "Numba": installed("numba"),
+        "the processor": platform.machine(),
+        "the number of kernel threads": str(num_threads()),
+        "the matrix product": ", ".join(sorted(blas)) or "unknown",
+    }
+
+
+class _Log(Reporter):
+    """Writes log.jsonl, and passes everything on to the reporter that a person sees."""
+
+    def __init__(self, path: Path, inner: Reporter) -> None:
+        self.path, self.inner = path, inner
+        self.note, self.stop = inner.note, inner.stop  # type: ignore[method-assign]
+
+    def start(self, trainer: Trainer) -> None:
+        self.inner.start(trainer)
+
+    def step(self, trainer: Trainer, loss: float, lr: float) -> None:
+        if trainer.step % LOG_EVERY == 0:
+            self._write({"event": "step", "step": trainer.step, "loss": loss, "lr": lr})
+        self.inner.step(trainer, loss, lr)
+
+    def epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        self._write({"event": "epoch", **row})
+        self.inner.epoch(trainer, row)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint of this step, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Within: the first Ctrl-C only sets what the yielded function tells; a second one interrupts as usual."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _dataset(config: Config, reporter: Reporter) -> Dataset:
+    dataset = load(config.data)
+    for note in dataset.notes:
+        reporter.note(note)
+    return dataset
+
+
+def _check_outputs(net: Sequential, shape: tuple[int, int, int], dataset: Dataset, config: Config) -> None:
+    outputs = net.output_shape(shape)
+    if outputs != (len(dataset.class_names),):
+        raise ArgumentError(
+            f"model {config.model}: expected one output for each of the {len(dataset.class_names)} classes of "
+            f"{config.data}, got {outputs}; leave num_classes out"
+        )
+
+
+def _new_folder(config: Config, out: str | Path | None) -> Path:
+    if out is not None:
+        folder = Path(out)
+        if (folder / "config.toml").exists() or (folder / "last.safetensors").exists():
+            raise ArgumentError(
+                f"out: {folder} already holds a run; go on with it by --resume {folder}, or choose another folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArgumentError(f"out: {folder} cannot be made a folder ({error.strerror})") from error
+        return folder
+    stem = re.sub(r"[^\w.]+", "_", f"{config.model}-{Path(config.data).name}".replace("-", "\0")).replace("\0", "-")
+    runs, number = Path("runs"), 1
+    runs.mkdir(exist_ok=True)
+    while True:
+        folder = runs / f"{stem}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

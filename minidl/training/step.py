@@ -1,0 +1,63 @@
+"""One step of training, and the search for the layer to blame when it fails."""
+
+from __future__ import annotations
+
+import math
+
+from minidl.arrays import Array, array_module
+from minidl.combine import Sequential
+from minidl.errors import NonFiniteError
+from minidl.layer import Layer
+from minidl.losses import Loss
+from minidl.optim import Optimizer
+from minidl.random import Key
+
+
+def train_step(
+    net: Layer, loss: Loss, optimizer: Optimizer, images: Array, labels: Array, lr: float, key: Key
+) -> tuple[float, Array]:
+    """Forward, loss, backward, update: returns the loss and the logits that it was computed from.
+
+    Raises: NonFiniteError, before anything is changed, where the loss is NaN or infinite; it names the layer in
+        which that first shows.
+    """
+    logits, cache = net.forward(images, train=True, key=key)
+    value, loss_cache = loss.forward(logits, labels)
+    if not math.isfinite(float(value)):
+        raise NonFiniteError(f"the loss is {float(value)}: {blame(net, images, key)}")
+    net.backward(loss.backward(loss_cache), cache, input_gradient=False)
+    optimizer.step(lr)
+    optimizer.zero_grad()
+    return float(value), logits
+
+
+def blame(net: Layer, images: Array, key: Key) -> str:
+    """Where NaN or infinity first shows: in the images, in a parameter, or in a layer's output."""
+    if not _finite(images):
+        return "the images themselves hold NaN or infinity"
+    bad = [name for name, parameter in net.parameters().items() if not _finite(parameter.value)]
+    cure = "try a lower learning rate, a warm-up or another init"
+    if bad:
+        return f"the parameter {bad[0]} is no longer finite; {cure}"
+    name = _first_bad_layer(net, images, key)
+    return f"it first shows in the output of {name}; {cure}" if name else f"all layers' outputs are finite; {cure}"
+
+
+def _first_bad_layer(layer: Layer, x: Array, key: Key) -> str | None:
+    if not isinstance(layer, Sequential):
+        return "" if not _finite(layer.forward(x, train=True, key=key)[0]) else None
+    for name, child in layer.layers.items():
+        found = _first_bad_layer(child, x, key.at(name))
+        if found is not None:
+            return f"{name}.{found}" if found else f"{name} = {child!r}"
+        x = child.forward(x, train=True, key=key.at(name))[0]
+    return None
+
+
+def finite_parameters(net: Layer) -> bool:
+    """Whether every parameter and buffer is finite, so that a checkpoint of them is worth keeping."""
+    return all(_finite(value) for value in net.state_dict().values())
+
+
+def _finite(x: Array) -> bool:
+    return bool(array_module(x).isfinite(x).all())

@@ -1,0 +1,195 @@
+"""The training loop.
+
+All randomness follows from the seed, the epoch and the step, and all progress from the step number; so the state of
+a training is its arrays, that number, and what has been counted and measured so far. Restored, it goes on to the
+same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from minidl.arrays import Array, to_device
+from minidl.data import Dataset, Loader, Preprocessing
+from minidl.errors import NonFiniteError
+from minidl.layer import Layer
+from minidl.losses import SoftmaxCrossEntropy
+from minidl.random import Key
+from minidl.training.config import Config
+from minidl.training.metrics import Tally, evaluate
+from minidl.training.report import Reporter
+from minidl.training.step import finite_parameters, train_step
+
+LOG_EVERY = 20  # steps between two lines of the log
+
+
+class Trainer:
+    """Trains a net on a data set.
+
+    net: ends in one output (a logit) for each class of the data set.
+    stop: asked after every step; when it says True, `run` returns early, between two steps.
+    save: called at the end of every epoch, and every `config.checkpoint_every` steps.
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        config: Config,
+        *,
+        reporter: Reporter | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        save: Callable[[Trainer], None] = lambda trainer: None,
+    ) -> None:
+        self.net = net.to(config.device, config.dtype)
+        self.dataset, self.preprocessing, self.config = dataset, preprocessing, config
+        self.reporter = reporter or Reporter()
+        self.stop, self.save = stop, save
+
+        self.key = Key(config.seed)
+        self.train_loader = self._loader(train=True)
+        self.test_loader = self._loader(train=False)
+        self.loss = SoftmaxCrossEntropy(label_smoothing=config.label_smoothing)
+        self.optimizer = config.make_optimizer(net.parameters())
+        self.schedule = config.make_schedule(self.steps_per_epoch)
+
+        self.step = 0
+        self.tally = Tally()
+        self.history: list[dict[str, Any]] = []
+
+    def _loader(self, train: bool) -> Loader:
+        return Loader(
+            self.dataset.train if train else self.dataset.test,
+            self.preprocessing,
+            self.config.batch,
+            train=train,
+            key=self.key.at("data"),
+            dtype=self.config.dtype,
+            on_bad_image="skip" if self.config.on_bad_image == "skip" else "raise",
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch."""
+        return len(self.train_loader)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.step >= self.total_steps
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the last epoch reached the highest test top-1 so far."""
+        top1 = [row["test_top1"] for row in self.history]
+        return not top1 or top1[-1] > max(top1[:-1], default=-1.0)
+
+    def run(self) -> None:
+        """Train until all epochs are done or `stop` says so.
+
+        Raises: NonFiniteError where the loss becomes NaN or infinite; whatever reading the images raises.
+        """
+        self.reporter.start(self)
+        try:
+            while not self.finished and not self.stop():
+                epoch, batch = divmod(self.step, self.steps_per_epoch)
+                self._run_epoch(epoch, batch)
+        finally:
+            self.reporter.stop()
+
+    def _run_epoch(self, epoch: int, first_batch: int) -> None:
+        begin, seen_before = time.perf_counter(), self.tally.count
+        batches = self.train_loader.epoch(epoch, first_batch)
+        try:
+            for batch in batches:
+                self._run_step(epoch * self.steps_per_epoch + batch.index, batch.images, batch.labels)
+                if self.stop():
+                    self._save()
+                    return
+                every = self.config.checkpoint_every
+                if every and self.step % every == 0 and self.step % self.steps_per_epoch:
+                    self._save()
+        finally:
+            batches.close()
+        seconds = time.perf_counter() - begin
+
+        # Reached even if the last batches held no readable image and were skipped.
+        self.step = (epoch + 1) * self.steps_per_epoch
+        test = evaluate(self.net, self.test_loader.epoch(), self.config.device)
+        row = {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "lr": self.schedule.lr(self.step - 1),
+            "train_loss": self.tally.loss,
+            "train_top1": self.tally.top1,
+            "test_loss": test.loss,
+            "test_top1": test.top1,
+            "test_top5": test.top5,
+            "images_per_s": (self.tally.count - seen_before) / seconds,
+            "skipped_images": len(self.train_loader.skipped) + len(self.test_loader.skipped),
+        }
+        self.history.append(row)
+        self.schedule = self.schedule.observed(self.step, 1 - test.top1)
+        self.tally = Tally()
+        self.reporter.epoch(self, row)
+        self._save()
+
+    def _run_step(self, step: int, images: Array, labels: Array) -> None:
+        device, lr = self.config.device, self.schedule.lr(step)
+        try:
+            loss, logits = train_step(
+                self.net, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
+                self.key.at(step),
+            )  # fmt: skip
+        except NonFiniteError as error:
+            raise NonFiniteError(f"step {step + 1}, lr {lr:g}: {error}") from None
+        self.tally.add(loss, logits, labels)
+        self.step = step + 1
+        self.reporter.step(self, loss, lr)
+
+    def _save(self) -> None:
+        # The loss of a step cannot tell whether the update after it went to infinity; the parameters can.
+        if not finite_parameters(self.net):
+            raise NonFiniteError(
+                f"step {self.step}: parameters are no longer finite, so nothing was saved; try a lower learning rate"
+            )
+        self.save(self)
+
+    def arrays(self) -> dict[str, Array]:
+        """All arrays that a checkpoint needs: "net.…" and "optimizer.…"."""
+        return {f"net.{name}": array for name, array in self.net.state_dict().items()} | {
+            f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All that is not an array, ready for JSON."""
+        return {
+            "step": self.step,
+            "tally": self.tally.to_dict(),
+            "history": self.history,
+            "schedule": self.schedule.history,
+        }
+
+    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+        """Go back to where `arrays` and `state` were taken.
+
+        Raises: CheckpointError where they belong to another net or optimiser.
+        """
+        parts: dict[str, dict[str, Array]] = {"net": {}, "optimizer": {}}
+        for path, array in arrays.items():
+            owner, _, name = path.partition(".")
+            parts.setdefault(owner, {})[name] = array
+        self.net.load_state_dict(parts["net"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        self.step, self.history = state["step"], list(state["history"])
+        self.tally = Tally(**state["tally"])
+        for step, error in state["schedule"]:
+            self.schedule = self.schedule.observed(step, error)
