@@ -88,12 +88,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def _crc32(arrays: Mapping[str, Array]) -> int:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(memoryview(np.ascontiguousarray(arrays[name])).cast("B"), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc))
     return crc
 
 
 def _flush_folder(folder: Path) -> None:
-    # A rename is durable once the folder's own entry is on the disk. Windows cannot open folders, and needs no such call.
+    # A rename lasts once the folder's own entry is on the disk. Windows cannot open folders, and needs no such call.
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

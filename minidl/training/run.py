@@ -1,10 +1,10 @@
 """The run folder: where a training leaves what came of it, and from where it goes on.
 
-    config.toml         the settings, all of them
-    log.jsonl           one JSON object a line: the loss every few steps, and each epoch's figures
-    last.safetensors    the newest checkpoint: weights, optimiser, progress, class names, preprocessing
-    best.safetensors    the checkpoint with the highest test top-1
-    curves.png          loss and error by epoch
+config.toml         the settings, all of them
+log.jsonl           one JSON object a line: the loss every few steps, and each epoch's figures
+last.safetensors    the newest checkpoint: weights, optimiser, progress, class names, preprocessing
+best.safetensors    the checkpoint with the highest test top-1
+curves.png          loss and error by epoch
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +29,7 @@ from minidl.accelerate import num_threads
 from minidl.arrays import to_device, to_host
 from minidl.combine import Sequential
 from minidl.data import Dataset, Loader, Preprocessing, load, read_image
-from minidl.errors import ArgumentError, CheckpointError, DataError
+from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
@@ -89,7 +89,6 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
         on_bad_image="skip" if config.on_bad_image == "skip" else "raise",
     )
     folder = _new_folder(config, out)
-    (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
     trainer = Trainer(net, dataset, preprocessing, config)
     description = {
         "model": {"name": architecture.name, "options": options},
@@ -122,9 +121,9 @@ def resume(folder: str | Path, epochs: int | None = None, reporter: Reporter | N
     dataset = _dataset(config, reporter)
     if tuple(run.class_names) != dataset.class_names or run.state["train_images"] != len(dataset.train):
         raise DataError(
-            f"{config.data}: expected the {run.state['train_images']} training images of {len(run.class_names)} classes "
-            f"that the run began with, got {len(dataset.train)} of {len(dataset.class_names)}; restore them, or start "
-            "a new run"
+            f"{config.data}: expected what the run began with, {run.state['train_images']} training images of "
+            f"{len(run.class_names)} classes, got {len(dataset.train)} of {len(dataset.class_names)}; restore them, or "
+            "start a new run"
         )
     trainer = Trainer(run.net, dataset, run.preprocessing, config)
     trainer.restore(run.arrays, run.state)
@@ -156,9 +155,19 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
             draw_curves(trainer.history, title, folder / "curves.png")
 
     trainer.reporter, trainer.save = _Log(folder / "log.jsonl", reporter), save
+    if not (folder / "last.safetensors").exists():
+        save(trainer)  # from here on the folder can be resumed, whatever happens
+        (folder / "config.toml").write_text(trainer.config.to_toml(), encoding="utf-8")
     with _interruptible() as interrupted:
         trainer.stop = interrupted
-        trainer.run()
+        try:
+            trainer.run()
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; the last good checkpoint is {folder / 'last.safetensors'}") from None
+        except (DataError, FormatError) as error:
+            save(trainer)
+            reporter.note(f"saved after step {trainer.step}; once it is mended: minidl train --resume {folder}")
+            raise error
     draw()
     row = trainer.history[-1] if trainer.history else {}
     return Result(
@@ -260,7 +269,9 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             return "absent"
 
-    blas = {f"{pool['internal_api']} ×{pool['num_threads']}" for pool in threadpool_info() if pool["user_api"] == "blas"}
+    blas = {
+        f"{pool['internal_api']} ×{pool['num_threads']}" for pool in threadpool_info() if pool["user_api"] == "blas"
+    }
     return {
         "Python": platform.python_version(),
         "minidl": installed("minidl"),
@@ -351,7 +362,7 @@ def _check_outputs(net: Sequential, shape: tuple[int, int, int], dataset: Datase
 def _new_folder(config: Config, out: str | Path | None) -> Path:
     if out is not None:
         folder = Path(out)
-        if (folder / "config.toml").exists() or (folder / "last.safetensors").exists():
+        if (folder / "last.safetensors").exists():
             raise ArgumentError(
                 f"out: {folder} already holds a run; go on with it by --resume {folder}, or choose another folder"
             )
@@ -360,7 +371,7 @@ def _new_folder(config: Config, out: str | Path | None) -> Path:
         except OSError as error:
             raise ArgumentError(f"out: {folder} cannot be made a folder ({error.strerror})") from error
         return folder
-    stem = re.sub(r"[^\w.]+", "_", f"{config.model}-{Path(config.data).name}".replace("-", "\0")).replace("\0", "-")
+    stem = re.sub(r"[^\w.-]+", "_", f"{config.model}-{Path(config.data).name}").strip("_")
     runs, number = Path("runs"), 1
     runs.mkdir(exist_ok=True)
     while True:

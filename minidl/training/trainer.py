@@ -90,7 +90,7 @@ class Trainer:
     def is_best(self) -> bool:
         """Whether the last epoch reached the highest test top-1 so far."""
         top1 = [row["test_top1"] for row in self.history]
-        return not top1 or top1[-1] > max(top1[:-1], default=-1.0)
+        return bool(top1[-1] > max(top1[:-1], default=-1.0))
 
     def run(self) -> None:
         """Train until all epochs are done or `stop` says so.

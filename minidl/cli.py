@@ -1,0 +1,282 @@
+"""The command line: minidl train | eval | predict | summary | gradcheck.
+
+Each command prints for people, and with --json one object on standard output for programs; then what people read goes
+to standard error. Exit codes: 0 done, 1 failed, 2 asked for something impossible, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from minidl import __version__
+from minidl.errors import ArgumentError, MinidlError
+from minidl.training.config import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, where that is wanted."""
+    if wanted:
+        print(f"minidl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """A deep-learning engine from scratch: train, use and take apart AlexNet and its relatives."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def main() -> None:
+    """The entry point of the `minidl` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "×" gets "?" instead of a traceback
+    try:
+        app()
+    except MinidlError as error:
+        print(f"minidl: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command, which when interrupted ends in the way that shells expect."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("minidl: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    return app.command(name=function.__name__.removesuffix("_"))(run)
+
+
+def with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of `Config`; those that the user sets arrive as keyword arguments."""
+    own = get_type_hints(function, include_extras=True)
+    parameters = [
+        p.replace(annotation=own[p.name])
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+    hints = get_type_hints(Config)
+    annotated: Any = Annotated  # so that type checkers accept a type that is known at run time only
+    for setting in fields(Config):
+        flag = "--" + setting.name.replace("_", "-")
+        option = typer.Option(flag, help=f"{setting.metadata['help']} [{setting.default}]", show_default=False)
+        annotation = annotated[hints[setting.name] | None, option]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(setting.name, kind, default=None, annotation=annotation))
+
+    @wraps(function)
+    def run(**options: Any) -> None:
+        function(**{name: value for name, value in options.items() if value is not None})
+
+    # typer reads a command's options from its signature and its annotations.
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    del vars(run)["__wrapped__"]
+    return run
+
+
+@command
+@with_settings
+def train(
+    *,
+    out: Annotated[Path | None, typer.Option(help="The run folder to make. [runs/MODEL-DATA-N]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings; options given here win.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    json_: Json = False,
+    **settings: Any,
+) -> None:
+    """Train a net; leave checkpoints, log and curves in a folder."""
+    from minidl.training.report import ConsoleReporter
+    from minidl.training.run import resume as go_on
+    from minidl.training.run import train as begin
+
+    console = make_console(json_)
+    reporter = ConsoleReporter(console)
+    if resume is not None:
+        extra = [name for name in settings if name != "epochs"]
+        extra += [name for name, value in (("config", config), ("out", out)) if value is not None]
+        if extra:
+            raise ArgumentError(
+                f"resume: a run goes on with the settings it began with (only --epochs may change), "
+                f"got --{extra[0].replace('_', '-')} too; leave it out, or start a new run"
+            )
+        result = go_on(resume, settings.get("epochs"), reporter)
+    else:
+        made = Config.from_toml(config, settings) if config else Config.from_mapping(settings, "the options")
+        say(
+            console, f"training {made.model} on {made.data}: {made.epochs} epochs, batch {made.batch}, seed {made.seed}"
+        )
+        result = begin(made, out, reporter)
+    if json_:
+        print_json(result.to_dict())
+    if not result.finished:
+        say(console, f"interrupted and saved; go on with: minidl train --resume {result.folder}")
+        raise SystemExit(130)
+    if not json_:
+        say(
+            console,
+            f"test top-1 {result.test_top1:.2%}, top-5 {result.test_top5:.2%} after {result.epochs} epochs "
+            f"in {result.seconds:.0f} s\n"
+            f"weights, log and curves are in {result.folder}; use them with: minidl predict {result.folder} IMAGE",
+        )
+
+
+@command
+def eval_(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
+    data: Annotated[str | None, typer.Option(help="Another data set than the run's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    on_bad_image: Annotated[str | None, typer.Option(help="raise or skip.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a trained net on a test split."""
+    from minidl.training.run import load_run
+
+    loaded = load_run(run, device)
+    tally, skipped = loaded.evaluate(data, on_bad_image)
+    if json_:
+        print_json(
+            {
+                "checkpoint": str(loaded.path),
+                "data": data or loaded.config.data,
+                "images": tally.count,
+                "skipped_images": len(skipped),
+                "loss": tally.loss,
+                "top1": tally.top1,
+                "top5": tally.top5,
+            }
+        )
+        return
+    console = make_console()
+    for reason in skipped.values():
+        say(console, f"skipped: {reason}")
+    say(
+        console,
+        f"{data or loaded.config.data}: top-1 {tally.top1:.2%}, top-5 {tally.top5:.2%}, loss {tally.loss:.4f} "
+        f"over {tally.count} test images",
+    )
+
+
+@command
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
+    images: Annotated[list[Path], typer.Argument(help="JPEG or PNG files.")],
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    json_: Json = False,
+) -> None:
+    """Name what is in images, with probabilities.
+
+    An image that cannot be read does not stop the others, but the exit code is then 1.
+    """
+    from minidl.training.run import load_run
+
+    loaded = load_run(run, device)
+    console, failed = make_console(), False
+    results: list[dict[str, Any]] = []
+    for image in images:
+        try:
+            guesses = loaded.predict(image, top)
+        except MinidlError as error:
+            failed = True
+            print(f"minidl: {error}", file=sys.stderr)
+            results.append({"image": str(image), "error": str(error)})
+            continue
+        results.append({"image": str(image), "predictions": [{"class": name, "probability": p} for name, p in guesses]})
+        if not json_:
+            say(console, str(image))
+            for name, probability in guesses:
+                say(console, f"  {probability:7.2%}  {name}")
+    if json_:
+        print_json({"checkpoint": str(loaded.path), "images": results})
+    if failed:
+        raise SystemExit(1)
+
+
+@command
+def summary(
+    model: Annotated[str, typer.Argument(help="A model's name, with options: 'alexnet(groups=1)'.")] = "alexnet",
+    json_: Json = False,
+) -> None:
+    """Show a model layer by layer: shapes, costs, memory."""
+    from minidl import models
+    from minidl.summary import summarize
+
+    architecture, options = models.parse(model)
+    net = architecture.build(**options)
+    size, channels = architecture.input_size, options.get("in_channels", architecture.input_channels)
+    table = summarize(net, (size, size, channels))
+    if json_:
+        print_json({"model": model, **table.to_dict()})
+    else:
+        make_console().print(table.render())
+
+
+@command
+def gradcheck(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Layers, losses or models. [all]", show_default=False)
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Hold every gradient against finite differences.
+
+    In float64; the exit code is 1 where one is wrong.
+    """
+    raise NotImplementedError(names, json_)
+
+
+def make_console(to_stderr: bool = False) -> Console:
+    """Where text for people goes."""
+    from rich.console import Console
+
+    return Console(stderr=to_stderr)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: neither wrapped, nor coloured by guesses."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one object on one line of standard output; what is not finite becomes null, as JSON has no NaN."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: clean(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    print(json.dumps(clean(value), ensure_ascii=False, allow_nan=False), flush=True)
