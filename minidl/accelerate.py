@@ -91,12 +91,15 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the kernel where there is one for these arrays, else the body."""
-        kernel = _kernel_for(self.stem, self.name, args)
+        kernel = _kernel_for(self.stem, self.name, (*args, *kwargs.values()))
         if kernel is None:
             return self.reference(*args, **kwargs)
-        contiguous = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in args]
-        result: R = kernel(*contiguous, **kwargs)
+        result: R = kernel(*map(_contiguous, args), **{name: _contiguous(value) for name, value in kwargs.items()})
         return result
+
+
+def _contiguous(value: Any) -> Any:
+    return np.asarray(value, order="C") if isinstance(value, np.ndarray) else value
 
 
 def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:

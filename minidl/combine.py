@@ -89,7 +89,8 @@ class Sequential(Container):
         dx: Array | None = dy
         for index, name in reversed(list(enumerate(self.layers))):
             assert dx is not None
-            dx = self._backward_child(name, dx, cache.pop(), input_gradient or index > 0)
+            is_first = index == 0
+            dx = self._backward_child(name, dx, cache.pop(), input_gradient or not is_first)
         return dx if input_gradient else None
 
     def without(self, *names: str) -> Sequential:

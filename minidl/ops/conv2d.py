@@ -60,7 +60,8 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: i
     """y[n, oh, ow, o] = bias[o] + Σ_{i,j,c} weight[i, j, c, o] · x[n, oh·SH + i·DH − top, ow·SW + j·DW − left, c]
 
     x (N, H, W, C), weight (KH, KW, C/groups, O), bias (O,) or None → y (N, OH, OW, O).
-    With groups, output channels of group g see the input channels of group g only.
+    With groups, output channels of group g see the input channels of group g only. The body lays out its columns by
+    `im2col.reference`, as a specification must not depend on a kernel.
     """
     N, H, W, C = x.shape
     OH, OW = window.output_size(H, W)

@@ -30,6 +30,7 @@ def local_response_norm_gradient(
     """
     before, after = (size - 1) // 2, size // 2
     s = _normaliser(x, size, scale, k, groups)
+    # i lies in the window of j exactly where j lies in the window turned around, hence after and before swapped.
     through_neighbours = channel_window_sum(dy * x * s ** (-beta - 1), after, before, groups)
     dx: Array = dy * s**-beta - (2 * beta * scale) * x * through_neighbours
     return dx

@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str,
     """
     from safetensors.numpy import save
 
-    host = {name: np.ascontiguousarray(to_host(array)) for name, array in arrays.items()}
+    host = {name: np.asarray(to_host(array), order="C") for name, array in arrays.items()}
     header = {"format": FORMAT, "crc32": _crc32(host), "state": dict(state)}
     content = save(host, metadata={"minidl": json.dumps(header)})
     temporary = path.with_name(f".{path.name}.new")
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def _crc32(arrays: Mapping[str, Array]) -> int:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(np.asarray(arrays[name], order="C").reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc))
     return crc
 
 

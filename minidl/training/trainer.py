@@ -83,8 +83,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.step >= self.total_steps
+        """Whether all epochs are done and tested."""
+        return len(self.history) >= self.config.epochs
 
     @property
     def is_best(self) -> bool:
@@ -100,12 +100,14 @@ class Trainer:
         self.reporter.start(self)
         try:
             while not self.finished and not self.stop():
-                epoch, batch = divmod(self.step, self.steps_per_epoch)
-                self._run_epoch(epoch, batch)
+                self._run_epoch()
         finally:
             self.reporter.stop()
 
-    def _run_epoch(self, epoch: int, first_batch: int) -> None:
+    def _run_epoch(self) -> None:
+        # A training stopped between the last step of an epoch and its test begins with no batch, and tests.
+        epoch = len(self.history)
+        first_batch = self.step - epoch * self.steps_per_epoch
         begin, seen_before = time.perf_counter(), self.tally.count
         batches = self.train_loader.epoch(epoch, first_batch)
         try:
