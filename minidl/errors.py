@@ -72,6 +72,7 @@ class UnknownNameError(ArgumentError):
 
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         choices = list(choices)
-        close = difflib.get_close_matches(name, choices, n=1)
-        hint = f" did you mean {close[0]!r}?" if close else ""
+        by_lower = {choice.lower(): choice for choice in choices}
+        close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+        hint = f" did you mean {by_lower[close[0]]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}:{hint} Known: {', '.join(choices)}")

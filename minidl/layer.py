@@ -21,6 +21,7 @@ from minidl.arrays import (
 )
 from minidl.errors import ArgumentError, CheckpointError, DeviceError, DTypeError, ShapeError
 from minidl.random import Key
+from minidl.window import Window
 
 Shape = tuple[int, ...]
 T = TypeVar("T", "Parameter", "Buffer")
@@ -100,7 +101,12 @@ class Layer:
 
     The cache is a value, not hidden state: it holds what backward needs, the caller keeps it as long as needed, and
     one layer may stand at two places of a net.
+
+    window: what part of its input an output pixel sees, for `minidl.summary`. None stands for the pixel itself where
+        the layer keeps the size of the map, and for the whole map where it changes it.
     """
+
+    window: Window | None = None
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Any]:
         """The output, and what `backward` needs of it.

@@ -8,6 +8,7 @@ A loss turns outputs and targets into a value, and back into the gradient of the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -32,7 +33,10 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        defaults = inspect.signature(type(self)).parameters
+        own = {name: getattr(self, name) for name in defaults if hasattr(self, name)}
+        told = (f"{name}={value}" for name, value in own.items() if not np.array_equal(value, defaults[name].default))
+        return f"{type(self).__name__}({', '.join(told)})"
 
 
 class SoftmaxCrossEntropy(Loss):

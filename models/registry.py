@@ -63,10 +63,10 @@ def parse(spec: str) -> tuple[Model, dict[str, Any]]:
 
     Raises: ArgumentError for another form; UnknownNameError for an unknown model.
     """
+    if spec.isidentifier():
+        return get(spec), {}
     try:
         call = ast.parse(spec.strip(), mode="eval").body
-        if isinstance(call, ast.Name):
-            return get(call.id), {}
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError(spec)
         options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}

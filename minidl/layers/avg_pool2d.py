@@ -7,7 +7,7 @@ from minidl.layer import Layer, Shape
 from minidl.layers.pooling import pooled_shape, pooling_window
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
 from minidl.random import Key
-from minidl.window import Padding, Rounding, Size
+from minidl.window import Padding, Rounding, Size, Window
 
 
 class AvgPool2d(Layer):
@@ -27,6 +27,8 @@ class AvgPool2d(Layer):
     >>> AvgPool2d(kernel_size=2)
     AvgPool2d(2×2, stride=2)
     """
+
+    window: Window
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class Conv2d(Layer):
     Conv2d(96→256, 5×5, padding=2, groups=2)
     """
 
+    window: Window
+
     def __init__(
         self,
         in_channels: int,

@@ -23,7 +23,7 @@ class Dropout(Layer):
     >>> import numpy as np
     >>> y, cache = Dropout(0.5).forward(np.ones((1, 8), np.float32), train=True, key=Key(1))
     >>> y
-    array([[0., 2., 0., 0., 0., 2., 2., 2.]], dtype=float32)
+    array([[2., 2., 2., 2., 2., 2., 0., 2.]], dtype=float32)
     """
 
     def __init__(self, p: float = 0.5) -> None:

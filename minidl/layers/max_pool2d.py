@@ -7,7 +7,7 @@ from minidl.layer import Layer, Shape
 from minidl.layers.pooling import pooled_shape, pooling_window
 from minidl.ops.max_pool2d import max_pool2d, max_pool2d_gradient
 from minidl.random import Key
-from minidl.window import Padding, Rounding, Size
+from minidl.window import Padding, Rounding, Size, Window
 
 
 class MaxPool2d(Layer):
@@ -27,6 +27,8 @@ class MaxPool2d(Layer):
     >>> MaxPool2d(kernel_size=3, stride=2)
     MaxPool2d(3×3, stride=2)
     """
+
+    window: Window
 
     def __init__(
         self,
