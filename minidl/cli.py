@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -240,7 +241,7 @@ def summary(
     if json_:
         print_json({"model": model, **table.to_dict()})
     else:
-        make_console().print(table.render())
+        make_console().print(table)
 
 
 @command
@@ -254,7 +255,28 @@ def gradcheck(
 
     In float64; the exit code is 1 where one is wrong.
     """
-    raise NotImplementedError(names, json_)
+    from minidl.catalogue import check_named
+
+    console, reports = make_console(json_), []
+    checks = [check_named(name) for name in names or ["all"]]  # so that a wrong name is told before any work
+    begin = time.perf_counter()
+    for report in (report for check in checks for report in check):
+        reports.append(report)
+        verdict = "passed" if report.passed else "FAILED"
+        say(console, f"{verdict}  {report.error:8.1e}  {report.subject}")
+        if not report.passed:
+            say(console, str(report))
+    failed = sum(not report.passed for report in reports)
+    worst = max(report.error for report in reports)
+    if json_:
+        print_json({"passed": not failed, "failed": failed, "reports": [report.to_dict() for report in reports]})
+    say(
+        console,
+        f"{len(reports) - failed} of {len(reports)} passed; largest relative error {worst:.1e}, "
+        f"tolerance {reports[0].tolerance:.0e}; {time.perf_counter() - begin:.1f} s",
+    )
+    if failed:
+        raise SystemExit(1)
 
 
 def make_console(to_stderr: bool = False) -> Console:
