@@ -88,7 +88,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def _crc32(arrays: Mapping[str, Array]) -> int:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(np.asarray(arrays[name], order="C").reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(
+            np.asarray(arrays[name], order="C").reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc)
+        )
     return crc
 
 

@@ -42,7 +42,9 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, call):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(CheckpointError, match=r"no space left for a checkpoint of .* MiB; the checkpoint written before"):
+    with pytest.raises(
+        CheckpointError, match=r"no space left for a checkpoint of .* MiB; the checkpoint written before"
+    ):
         save_checkpoint(path, {"net.weight": np.zeros(5)}, {})
     monkeypatch.undo()
     assert_holds(path, ARRAYS, STATE)

@@ -150,7 +150,9 @@ def test_exploding_loss_names_the_layer_and_keeps_a_good_checkpoint(tmp_path):
         pytest.raises(NonFiniteError, match=r"step \d+, lr 1e\+30: the loss is .*last good checkpoint is .*last"),
         np.errstate(all="ignore"),
     ):
-        train(SMALL.with_changes(model="alexnet_mini", lr=1e30, schedule="constant", checkpoint_every=1), tmp_path / "a")
+        train(
+            SMALL.with_changes(model="alexnet_mini", lr=1e30, schedule="constant", checkpoint_every=1), tmp_path / "a"
+        )
     arrays, state = load_checkpoint(tmp_path / "a" / "last.safetensors")
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert resume(tmp_path / "a", epochs=state["step"] or 1).finished is True if state["step"] > 45 else True
