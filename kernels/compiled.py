@@ -1,0 +1,24 @@
+"""The decorator of everything that Numba compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile the function for the types of its arguments, at its first call with them.
+
+    It releases Python's global lock (see `minidl.kernels.threads`), divides by zero as NumPy does, and is kept on disk
+    for the next process. Where Numba finds no folder to write to, each process compiles anew.
+
+    Numba watches only the file that holds the function: do not call a compiled function of another file.
+    """
+    try:
+        return cast(F, njit(nogil=True, error_model="numpy", cache=True)(function))
+    except RuntimeError:  # "cannot cache function …: no locator available"
+        return cast(F, njit(nogil=True, error_model="numpy")(function))

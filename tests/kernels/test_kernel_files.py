@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl.kernels
+from minidl.accelerate import accelerated
+
+FOLDER = Path(minidl.kernels.__file__).parent
+MACHINERY = {"__init__", "blas", "compiled", "geometry", "threads"}
+STEMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in MACHINERY)
+ALLOWED = {
+    "minidl.window",
+    "minidl.arrays",
+    "minidl.errors",
+    "numpy",
+    "numba",
+    "threadpoolctl",
+    *sys.stdlib_module_names,
+}
+
+
+def public_functions(module):
+    return {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_kernel_has_its_op(stem):
+    kernels = public_functions(importlib.import_module(f"minidl.kernels.{stem}"))
+    ops = importlib.import_module(f"minidl.ops.{stem}")
+    assert kernels
+    for name, kernel in kernels.items():
+        op = getattr(ops, name)
+        assert isinstance(op, accelerated)
+        assert inspect.signature(kernel) == inspect.signature(op.reference)
+
+
+def test_the_machinerys_examples():
+    for name in MACHINERY - {"__init__"}:
+        assert doctest.testmod(importlib.import_module(f"minidl.kernels.{name}")).failed == 0
+
+
+def imports(node):
+    """The modules that a file imports, but for types alone."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        yield node.module
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_kernels_import_nothing_above_them(path):
+    for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        assert name in ALLOWED or name.split(".")[0] in ALLOWED or name.startswith("minidl.kernels."), name
+
+
+def test_importing_compiles_nothing():
+    script = f"""
+import importlib
+from numba.core.dispatcher import Dispatcher
+found = 0
+for stem in {STEMS}:
+    for value in vars(importlib.import_module("minidl.kernels." + stem)).values():
+        if isinstance(value, Dispatcher):
+            found += 1
+            assert not value.signatures
+print(found > 10)
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60) == "True\n"
+
+
+def test_without_a_folder_to_write_to_kernels_still_compile():
+    from minidl.kernels.compiled import compiled
+
+    source = "def double(x, start, stop):\n    for i in range(start, stop):\n        x[i] *= 2\n"
+    namespace = {"__name__": "unwritable"}
+    exec(compile(source, "<no file>", "exec"), namespace)  # Numba has no cache for what is in no file
+    double = compiled(namespace["double"])
+    x = np.ones(3)
+    double(x, 0, 2)
+    assert x.tolist() == [2, 2, 1]
