@@ -287,8 +287,8 @@ def make_console(to_stderr: bool = False) -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is: neither wrapped, nor coloured by guesses."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is: not wrapped, not coloured by guesses, ":two:" not an emoji."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: dict[str, Any]) -> None:

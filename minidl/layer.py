@@ -37,7 +37,7 @@ class Parameter:
     """
 
     def __init__(self, value: Array) -> None:
-        self._value: Array | None = value
+        self._value: Array | None = _contiguous(value)
         self._draw: Callable[[], Array] | None = None
         self.shape: Shape = value.shape
         self.grad: Array | None = None
@@ -51,7 +51,7 @@ class Parameter:
 
     @property
     def value(self) -> Array:
-        """The array itself, not a copy."""
+        """The array itself, not a copy; C-contiguous."""
         if self._value is None:
             assert self._draw is not None
             self._value = self._draw()
@@ -61,7 +61,7 @@ class Parameter:
     def value(self, value: Array) -> None:
         if value.shape != self.shape:
             raise ShapeError(f"a parameter of shape {self.shape} cannot take a value of shape {value.shape}")
-        self._value = value
+        self._value = _contiguous(value)
 
     @property
     def is_drawn(self) -> bool:
@@ -81,6 +81,12 @@ class Parameter:
             self.grad = gradient
         else:
             self.grad += gradient
+
+
+def _contiguous(value: Array) -> Array:
+    # Optimiser steps write into values in place, which a kernel does to C-contiguous arrays only.
+    contiguous: Array = array_module(value).asarray(value, order="C")
+    return contiguous
 
 
 class Buffer:

@@ -91,6 +91,10 @@ class Optimizer:
                 raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {value.shape}")
             copy = to_host(array).astype(value.dtype, copy=True)
             loaded.setdefault(name, {})[slot] = to_device(copy, device_of(value))
+        for name, arrays in loaded.items():
+            for slot in self.slots:
+                if slot not in arrays:
+                    raise CheckpointError(f"{type(self).__name__}: the state has no '{slot}.{name}'")
         self.state, self.steps = loaded, int(state["steps"])
 
     def _slots(self, name: str) -> dict[str, Array]:

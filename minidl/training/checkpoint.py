@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,24 @@ def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str,
                 f"{path}: no space left for a checkpoint of {size}{kept}; free some space, then resume"
             ) from error
         raise CheckpointError(f"{path}: cannot write the checkpoint ({error.strerror}){kept}") from error
+
+
+def keep_checkpoint(path: Path, name: str) -> None:
+    """Give the checkpoint at `path` a second name in its folder, under which it stays when `path` is replaced.
+
+    Raises: CheckpointError where the folder is not writable or, on a file system without links, the disk is full.
+    """
+    temporary, kept = path.with_name(f".{name}.new"), path.with_name(name)
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        temporary.replace(kept)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"{kept}: cannot write the checkpoint ({error.strerror})") from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

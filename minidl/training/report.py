@@ -108,7 +108,7 @@ class ConsoleReporter(Reporter):
             self._progress = None
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _rate(self) -> float:
         return self._seen / (time.perf_counter() - self._begin)

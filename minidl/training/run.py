@@ -26,14 +26,14 @@ import numpy as np
 
 from minidl import models
 from minidl.accelerate import num_threads
-from minidl.arrays import to_device, to_host
+from minidl.arrays import parse_device, to_device, to_host
 from minidl.combine import Sequential
 from minidl.data import Dataset, Loader, Preprocessing, load, read_image
 from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
-from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.checkpoint import keep_checkpoint, load_checkpoint, save_checkpoint
 from minidl.training.config import Config
 from minidl.training.curves import draw_curves
 from minidl.training.metrics import Tally, evaluate
@@ -73,6 +73,7 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
     Raises: ArgumentError where `out` already holds a run; whatever the settings, the data or the training raise.
     """
     reporter = reporter or Reporter()
+    parse_device(config.device)  # before anything is read or written
     dataset = _dataset(config, reporter)
     architecture, options = models.parse(config.model)
     options = {"num_classes": len(dataset.class_names), "in_channels": dataset.channels} | options
@@ -141,10 +142,10 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
     def save(trainer: Trainer) -> None:
         nonlocal drawn
         state = {**description, "config": asdict(trainer.config), **trainer.state()}
-        arrays = trainer.arrays()
-        save_checkpoint(folder / "last.safetensors", arrays, state)
+        last = folder / "last.safetensors"
+        save_checkpoint(last, trainer.arrays(), state)
         if trainer.history and trainer.step == trainer.history[-1]["step"] and trainer.is_best:
-            save_checkpoint(folder / "best.safetensors", arrays, state)
+            keep_checkpoint(last, "best.safetensors")
         if time.perf_counter() - drawn > DRAW_EVERY:
             drawn = time.perf_counter()
             draw()

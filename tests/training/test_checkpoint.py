@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minidl.errors import CheckpointError
-from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.checkpoint import keep_checkpoint, load_checkpoint, save_checkpoint
 
 ARRAYS = {"net.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "optimizer.steps": np.array(7)}
 STATE = {"step": 7, "class_names": ["Afghan hound", "größe"], "history": [{"loss": 0.25}]}
@@ -49,6 +49,20 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, call):
     monkeypatch.undo()
     assert_holds(path, ARRAYS, STATE)
     assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_kept_checkpoint_stays_when_the_first_is_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.delattr(os, "link")
+        monkeypatch.setattr("pathlib.Path.hardlink_to", lambda self, target: os.stat("/nonexistent"))
+    path = tmp_path / "last.safetensors"
+    for step in 1, 2:
+        save_checkpoint(path, ARRAYS, {"step": step})
+        keep_checkpoint(path, "best.safetensors")
+    save_checkpoint(path, {"net.weight": np.zeros(5)}, {"step": 3})
+    assert_holds(tmp_path / "best.safetensors", ARRAYS, {"step": 2})
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_unwritable_folder(tmp_path):

@@ -1,0 +1,52 @@
+"""Stochastic gradient descent on the CPU: one pass over memory instead of one for each operation.
+
+One version, of the same bits as the body. Measure it with `python benchmarks/kernels.py sgd`.
+"""
+
+from __future__ import annotations
+
+from minidl.arrays import Array
+from minidl.kernels.compiled import compiled
+from minidl.kernels.threads import split
+
+
+def sgd_paper(
+    value: Array, grad: Array, velocity: Array, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
+    """See `minidl.ops.sgd.sgd_paper`."""
+    real = value.dtype.type
+    arrays = value.reshape(-1), grad.reshape(-1), velocity.reshape(-1)
+    split(value.size, _paper, *arrays, real(lr), real(momentum), real(weight_decay), nesterov)
+
+
+def sgd_torch(
+    value: Array, grad: Array, velocity: Array, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> None:
+    """See `minidl.ops.sgd.sgd_torch`."""
+    real = value.dtype.type
+    arrays = value.reshape(-1), grad.reshape(-1), velocity.reshape(-1)
+    split(value.size, _torch, *arrays, real(lr), real(momentum), real(weight_decay), nesterov)
+
+
+@compiled
+def _paper(
+    value: Array, grad: Array, velocity: Array, lr: float, momentum: float, decay: float, nesterov: bool,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    for i in range(start, stop):
+        descent = grad[i] + decay * value[i]
+        v = momentum * velocity[i] - lr * descent
+        velocity[i] = v
+        value[i] += momentum * v - lr * descent if nesterov else v
+
+
+@compiled
+def _torch(
+    value: Array, grad: Array, velocity: Array, lr: float, momentum: float, decay: float, nesterov: bool,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    for i in range(start, stop):
+        descent = grad[i] + decay * value[i]
+        v = momentum * velocity[i] + descent
+        velocity[i] = v
+        value[i] -= lr * (momentum * v + descent if nesterov else v)
