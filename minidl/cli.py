@@ -157,20 +157,22 @@ def train(
 def eval_(
     run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
     data: Annotated[str | None, typer.Option(help="Another data set than the run's.")] = None,
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     on_bad_image: Annotated[str | None, typer.Option(help="raise or skip.")] = None,
     json_: Json = False,
 ) -> None:
-    """Measure a trained net on a test split."""
+    """Measure a trained net on a data set."""
     from minidl.training.run import load_run
 
     loaded = load_run(run, device)
-    tally, skipped = loaded.evaluate(data, on_bad_image)
+    tally, skipped = loaded.evaluate(data, split, on_bad_image)
     if json_:
         print_json(
             {
                 "checkpoint": str(loaded.path),
                 "data": data or loaded.config.data,
+                "split": split,
                 "images": tally.count,
                 "skipped_images": len(skipped),
                 "loss": tally.loss,
@@ -185,7 +187,7 @@ def eval_(
     say(
         console,
         f"{data or loaded.config.data}: top-1 {tally.top1:.2%}, top-5 {tally.top5:.2%}, loss {tally.loss:.4f} "
-        f"over {tally.count} test images",
+        f"over {tally.count} {split} images",
     )
 
 

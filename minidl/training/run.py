@@ -29,7 +29,7 @@ from minidl.accelerate import num_threads
 from minidl.arrays import parse_device, to_device, to_host
 from minidl.combine import Sequential
 from minidl.data import Dataset, Loader, Preprocessing, load, read_image
-from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError
+from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError, UnknownNameError
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
@@ -208,11 +208,18 @@ class LoadedRun:
         order = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.class_names[i], float(probabilities[i])) for i in order]
 
-    def evaluate(self, data: str | None = None, on_bad_image: str | None = None) -> tuple[Tally, dict[str, str]]:
-        """Loss and accuracies on the test split of a data set (the run's own unless given); and bad images skipped.
+    def evaluate(
+        self, data: str | None = None, split: str = "test", on_bad_image: str | None = None
+    ) -> tuple[Tally, dict[str, str]]:
+        """Loss and accuracies on a split of a data set (the run's own unless given); and the bad images skipped.
 
-        Raises: DataError where the data set's classes are not those of the run.
+        Images are prepared as for testing, also those of the training split.
+
+        Raises: DataError where the data set's classes are not those of the run; UnknownNameError for a split other
+            than "test" and "train".
         """
+        if split not in ("test", "train"):
+            raise UnknownNameError("split", split, ("test", "train"))
         dataset = load(data or self.config.data)
         if dataset.class_names != self.class_names:
             missing = sorted(set(dataset.class_names) - set(self.class_names))
@@ -223,7 +230,8 @@ class LoadedRun:
             )
         skip = (on_bad_image or self.config.on_bad_image) == "skip"
         loader = Loader(
-            dataset.test, self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
+            dataset.train if split == "train" else dataset.test,
+            self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
             on_bad_image="skip" if skip else "raise",
         )  # fmt: skip
         return evaluate(self.net, loader.epoch(), self.config.device), loader.skipped
