@@ -78,9 +78,8 @@ def main(words: list[str]) -> None:
         pairs = [(milliseconds(op.reference, args), milliseconds(op, args)) for _ in range(TURNS)]
         ratios = [slow / fast for slow, fast in pairs]
         slow, fast = (statistics.median(times) for times in zip(*pairs, strict=True))
-        print(
-            f"{name:32} {slow:9.2f} {fast:9.2f} {statistics.median(ratios):6.1f}×   {min(ratios):.1f} … {max(ratios):.1f}"
-        )
+        ratio = statistics.median(ratios)
+        print(f"{name:32} {slow:9.2f} {fast:9.2f} {ratio:6.1f}×   {min(ratios):.1f} … {max(ratios):.1f}")
 
 
 main(sys.argv[1:])

@@ -22,7 +22,10 @@ class Container(Layer):
     """
 
     def __init__(self, *unnamed: Layer, **named: Layer) -> None:
-        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(unnamed)} | named
+        numbered = {str(i): layer for i, layer in enumerate(unnamed)}
+        for name in numbered.keys() & named.keys():
+            raise ArgumentError(f"{type(self).__name__}: {name!r} is the name of an unnamed layer; choose another")
+        self.layers: dict[str, Layer] = numbered | named
         for name, layer in self.layers.items():
             if not isinstance(layer, Layer):
                 raise ArgumentError(f"{type(self).__name__}: expected a layer as {name!r}, got {layer!r}")
@@ -56,6 +59,11 @@ class Container(Layer):
             error.within(name)
             raise
 
+    def _needed(self, cache: Any) -> Any:
+        if cache is None:
+            raise ArgumentError(f"{self}: there is no cache to go back by; run forward(x, train=True) first")
+        return cache
+
     def _child_shape(self, name: str, shape: Shape) -> Shape:
         try:
             return self.layers[name].output_shape(shape)
@@ -81,7 +89,7 @@ class Sequential(Container):
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`. The first layer alone may be spared its input gradient."""
-        if len(cache) != len(self.layers):
+        if len(self._needed(cache)) != len(self.layers):
             raise ArgumentError(
                 f"{self}: expected a cache of {len(self.layers)} layers, got {len(cache)}; backward uses a cache up: "
                 "run forward(x, train=True, key=…) again with the same key"
@@ -178,7 +186,7 @@ class Sum(Branches):
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        return self._backward_all([dy] * len(self.layers), cache, input_gradient)
+        return self._backward_all([dy] * len(self.layers), self._needed(cache), input_gradient)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
@@ -213,7 +221,7 @@ class Concat(Branches):
 
     def backward(self, dy: Array, cache: tuple[list[Any], list[int]], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        caches, widths = cache
+        caches, widths = self._needed(cache)
         dys, start = [], 0
         for width in widths:
             dys.append(dy[..., start : start + width])

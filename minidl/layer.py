@@ -200,8 +200,12 @@ class Layer:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise CheckpointError(f"the weights belong to another model: {'; '.join(problems[:5])}{more}")
         for name, holder in holders.items():
-            old = holder.value
-            holder.value = to_device(to_host(state[name]).astype(old.dtype, copy=True), device_of(old))
+            value = to_host(state[name])
+            if isinstance(holder, Parameter) and not holder.is_drawn:
+                holder.value = value.astype(np.float32, copy=True)  # what a first value would have been
+            else:
+                value = value.astype(holder.value.dtype, copy=True)
+                holder.value = to_device(value, device_of(holder.value))
 
     # --- what is known before any array is there --------------------------------------------------------------
 
@@ -238,9 +242,9 @@ class Layer:
             raise DTypeError(
                 f"{self}: expected float32 or float64, got {x.dtype.name} in x; convert it with x.astype(np.float32)"
             )
-        if x.ndim < 2 or x.shape[0] == 0:
+        if x.ndim < 2 or 0 in x.shape:
             raise ShapeError(
-                f"{self}: expected a batch of at least one sample (N, …), got {x.shape} in x; "
+                f"{self}: expected a batch of at least one sample (N, …), none of its axes empty, got {x.shape} in x; "
                 "a single sample needs a batch axis, x[None]"
             )
         try:
@@ -262,8 +266,35 @@ class Layer:
                     )
         return x
 
+    def check_gradient(self, dy: Array, shape: Shape, partner: Array | None = None) -> Array:
+        """dy, after checking that it has the shape of the output, and the dtype and device of a partner in its work.
+
+        Raises: ArgumentError, ShapeError, DTypeError, DeviceError.
+        """
+        if not is_array(dy):
+            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}")
+        if dy.shape != shape:
+            raise ShapeError(f"{self}: expected the shape of the output {shape}, got {dy.shape} in dy")
+        dtype = dy.dtype if partner is None else partner.dtype
+        if dy.dtype != dtype or dtype.name not in FLOATS:
+            expected = " or ".join(FLOATS) if partner is None else dtype.name
+            raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {dy.dtype.name} in dy")
+        if partner is not None and device_of(dy) != device_of(partner):
+            raise DeviceError(f"{self}: dy is on {device_of(dy)} but the cache is on {device_of(partner)}")
+        return dy
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def expect_positive(owner: str, **values: int) -> None:
+    """Check that arguments are positive integers.
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ArgumentError(f"{owner}: {name}: expected a positive integer, got {value!r}")
 
 
 def expect_rank(shape: Shape, axes: str) -> Shape:

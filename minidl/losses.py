@@ -47,7 +47,7 @@ class SoftmaxCrossEntropy(Loss):
     the familiar −log p_ny with the gradient p − onehot(y).
 
     The mean divides by Σ_n w_{y_n}, which is the number of labels that are not `ignore_index` where no weights are
-    given (PyTorch's rule). Where all labels are ignored, loss and gradient are 0.
+    given (PyTorch's rule). Where that is 0, as with all labels ignored, loss and gradient are 0.
 
     Shapes: logits (N, …, C), integer labels (N, …) → a number, or (N, …) with `reduction="none"`.
     Kept for backward: log p and the labels.
@@ -86,13 +86,14 @@ class SoftmaxCrossEntropy(Loss):
         xp = array_module(outputs)
         log_p = log_softmax(outputs)
         q, label_weight = self._targets(labels, outputs)
-        losses = -(q * log_p).sum(axis=-1)
+        losses = -(q * xp.where(q > 0, log_p, 0)).sum(axis=-1)  # a logit of −∞ rules a class out: 0·∞ is 0 here
         if self.reduction == "none":
             return losses, (log_p, labels, 1.0)
         total = losses.sum()
         if self.reduction == "sum":
             return total, (log_p, labels, 1.0)
-        share = 1 / xp.maximum(label_weight.sum(), xp.finfo(outputs.dtype).tiny)
+        weight = label_weight.sum()
+        share = xp.where(weight > 0, 1 / xp.maximum(weight, xp.finfo(outputs.dtype).tiny), 0).astype(outputs.dtype)
         return total * share, (log_p, labels, share)
 
     def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:

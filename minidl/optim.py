@@ -98,9 +98,15 @@ class Optimizer:
         self.state, self.steps = loaded, int(state["steps"])
 
     def _slots(self, name: str) -> dict[str, Array]:
+        value = self.parameters[name].value
         if name not in self.state:
-            value = self.parameters[name].value
             self.state[name] = {slot: array_module(value).zeros(value.shape, value.dtype) for slot in self.slots}
+        for slot, array in self.state[name].items():
+            if (array.dtype, device_of(array)) != (value.dtype, device_of(value)):
+                raise ArgumentError(
+                    f"{type(self).__name__}: the {slot} of {name} is {array.dtype} on {device_of(array)} but the "
+                    f"parameter is {value.dtype} on {device_of(value)}; call net.to(…) before the optimizer is made"
+                )
         return self.state[name]
 
     def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:

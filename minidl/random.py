@@ -59,7 +59,7 @@ class Key:
     `sample` is the number of the first sample that a batch holds, for a batch that is one part of a larger one:
     its samples then draw what they would have drawn in the whole.
 
-    Raises: ArgumentError for a seed outside 0 … 2⁶⁴−1.
+    Raises: ArgumentError for a seed outside 0 … 2⁶⁴−1 or a sample outside 0 … 2³²−1.
     """
 
     seed: int = 0
@@ -68,6 +68,8 @@ class Key:
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
             raise ArgumentError(f"seed: expected an integer from 0 to 2**64 - 1, got {self.seed!r}")
+        if not isinstance(self.sample, int) or not 0 <= self.sample < 1 << 32:
+            raise ArgumentError(f"sample: expected an integer from 0 to 2**32 - 1, got {self.sample!r}")
 
     @property
     def words(self) -> tuple[int, int]:

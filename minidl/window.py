@@ -15,7 +15,7 @@ Padding: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]]
 
 
 def _pair(name: str, value: Size, least: int) -> Pair:
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         raise ArgumentError(f"{name}: expected an integer or two (height, width), got {value!r}")
     if min(values) < least:
@@ -71,7 +71,7 @@ class Window:
         if isinstance(padding, int):
             rows, columns = (padding, padding), (padding, padding)
         else:
-            if len(padding) != 2:
+            if not isinstance(padding, Sequence) or len(padding) != 2:
                 raise ArgumentError(
                     f"padding: expected an integer, (height, width) or ((top, bottom), (left, right)), got {padding!r}"
                 )

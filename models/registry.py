@@ -70,7 +70,7 @@ def parse(spec: str) -> tuple[Model, dict[str, Any]]:
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError(spec)
         options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, TypeError, ValueError):
         raise ArgumentError(f"model: expected a name or a call such as 'alexnet(groups=1)', got {spec!r}") from None
     return get(call.func.id), options
 

@@ -27,7 +27,6 @@ def minidl(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["minidl", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-            raise SystemExit(0)
         captured = capsys.readouterr()
         return stop.value.code or 0, captured.out, captured.err
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl.arrays import NHWC, Array, array_module
 from minidl.errors import ArgumentError, ShapeError
-from minidl.layer import Buffer, Layer, Parameter, Shape, expect_rank
+from minidl.layer import Buffer, Layer, Parameter, Shape, expect_positive, expect_rank
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.random import Key
 
@@ -28,8 +28,7 @@ class BatchNorm2d(Layer):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ArgumentError(f"BatchNorm2d: num_features: expected a positive integer, got {num_features!r}")
+        expect_positive("BatchNorm2d", num_features=num_features)
         if not eps > 0:
             raise ArgumentError(f"BatchNorm2d: eps: expected a positive number, got {eps!r}")
         if not 0 <= momentum <= 1:
@@ -64,6 +63,7 @@ class BatchNorm2d(Layer):
     def backward(self, dy: NHWC, cache: tuple[NHWC, Array, Array], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
         x, mean, inv_std = cache
+        self.check_gradient(dy, x.shape, x)
         normalised = (x - mean) * inv_std
         dbeta, dgamma = channel_sum(dy), channel_dot(dy, normalised)
         self.beta.accumulate(dbeta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl.arrays import NHWC
 from minidl.errors import ArgumentError, ShapeError
 from minidl.initializers import bare, constant, he
-from minidl.layer import Layer, Parameter, Shape, expect_rank
+from minidl.layer import Layer, Parameter, Shape, expect_positive, expect_rank
 from minidl.ops.channel_sum import channel_sum
 from minidl.ops.conv2d import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from minidl.random import Key
@@ -44,9 +44,7 @@ class Conv2d(Layer):
         bias: bool = True,
         rounding: Rounding = "floor",
     ) -> None:
-        for name, value in ("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups):
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"Conv2d: {name}: expected a positive integer, got {value!r}")
+        expect_positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"Conv2d: groups: expected a divisor of in_channels={in_channels} and out_channels={out_channels}, "
@@ -69,6 +67,7 @@ class Conv2d(Layer):
         """See `Layer.backward`."""
         # y = cols·weight + bias  ⇒  dweight = colsᵀ·dy    dbias = Σ dy    dcols = dy·weightᵀ
         x = cache
+        self.check_gradient(dy, (len(x), *self.output_shape(x.shape[1:])), x)
         self.weight.accumulate(conv2d_weight_gradient(x, dy, self.window, self.groups))
         if self.bias:
             self.bias.accumulate(channel_sum(dy))

@@ -23,6 +23,7 @@ class Flatten(Layer):
 
     def backward(self, dy: Array, cache: Shape, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        self.check_gradient(dy, (cache[0], math.prod(cache[1:])))
         return dy.reshape(cache) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -24,9 +24,10 @@ class GlobalAvgPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: Shape, *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
+        N, H, W, C = cache
+        self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None
-        _, H, W, _ = cache
         dx: NHWC = array_module(dy).broadcast_to(dy / dy.dtype.type(H * W), cache).copy()
         return dx
 

@@ -29,9 +29,10 @@ class GlobalMaxPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[Array, Shape], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
+        winners, (N, H, W, C) = cache
+        self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None
-        winners, (N, H, W, C) = cache
         xp = array_module(dy)
         won = xp.arange(H * W)[None, :, None] == winners[:, None]
         dx: NHWC = xp.where(won, dy.reshape(N, 1, C), dy.dtype.type(0)).reshape(N, H, W, C)

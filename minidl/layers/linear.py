@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ArgumentError, ShapeError
+from minidl.errors import ShapeError
 from minidl.initializers import bare, constant, he
-from minidl.layer import Layer, Parameter, Shape
+from minidl.layer import Layer, Parameter, Shape, expect_positive
 from minidl.ops.channel_sum import channel_sum
 from minidl.random import Key
 
@@ -23,9 +23,7 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        for name, value in ("in_features", in_features), ("out_features", out_features):
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"Linear: {name}: expected a positive integer, got {value!r}")
+        expect_positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (in_features, out_features)
         self.weight = Parameter.drawn(shape, bare(he, shape))
@@ -43,6 +41,7 @@ class Linear(Layer):
         """See `Layer.backward`."""
         # y = x·weight + bias  ⇒  dweight = xᵀ·dy    dbias = Σ dy    dx = dy·weightᵀ
         x = cache
+        self.check_gradient(dy, (len(x), self.out_features), x)
         self.weight.accumulate(x.T @ dy)
         if self.bias:
             self.bias.accumulate(channel_sum(dy))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidl.arrays import Array
 from minidl.errors import ArgumentError, ShapeError
-from minidl.layer import Layer, Shape
+from minidl.layer import Layer, Shape, expect_positive
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
 from minidl.random import Key
 
@@ -41,9 +41,7 @@ class LocalResponseNorm(Layer):
         average: bool = False,
         groups: int = 1,
     ) -> None:
-        for name, value in ("size", size), ("groups", groups):
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"LocalResponseNorm: {name}: expected a positive integer, got {value!r}")
+        expect_positive("LocalResponseNorm", size=size, groups=groups)
         if not k > 0:
             raise ArgumentError(f"LocalResponseNorm: k: expected a positive number (it keeps s > 0), got {k!r}")
         if not alpha >= 0:
@@ -60,6 +58,7 @@ class LocalResponseNorm(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        self.check_gradient(dy, cache.shape, cache)
         if not input_gradient:
             return None
         return local_response_norm_gradient(dy, cache, self.size, self.scale, self.beta, self.k, self.groups)

@@ -22,4 +22,5 @@ class LogSoftmax(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        self.check_gradient(dy, cache.shape, cache)
         return log_softmax_gradient(dy, cache) if input_gradient else None

@@ -53,6 +53,7 @@ class MaxPool2d(Layer):
     ) -> NHWC | None:
         """See `Layer.backward`."""
         winners, x_shape = cache
+        self.check_gradient(dy, winners.shape)
         return max_pool2d_gradient(dy, winners, x_shape, self.window) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -24,6 +24,7 @@ class ReLU(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        self.check_gradient(dy, cache.shape, cache)
         return relu_gradient(dy, cache) if input_gradient else None
 
     def decisions(self, cache: Array) -> list[Array]:

@@ -25,4 +25,5 @@ class Softmax(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        self.check_gradient(dy, cache.shape, cache)
         return softmax_gradient(dy, cache) if input_gradient else None

@@ -23,4 +23,5 @@ class Tanh(Layer):
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
         y = cache
+        self.check_gradient(dy, y.shape, y)
         return dy * (1 - y * y) if input_gradient else None

@@ -257,9 +257,6 @@ def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
     except KeyError as error:
         raise CheckpointError(f"{path}: the checkpoint lacks {error}") from error
     weights = {name.removeprefix("net."): array for name, array in arrays.items() if name.startswith("net.")}
-    for name, holder in net.parameters().items():
-        if name in weights and weights[name].shape == holder.shape:
-            holder.value = weights[name]  # so that no first value is drawn in vain
     try:
         net.load_state_dict(weights)
     except CheckpointError as error:

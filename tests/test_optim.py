@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minidl.errors import ArgumentError, CheckpointError, UnknownNameError
+from minidl.layers import Linear, Parameter, ReLU, Sequential
+from minidl.optim import SGD, AdamW, Optimizer
+
+MAKERS = {"paper": lambda p: SGD(p, 0.9, 0.01), "torch": lambda p: SGD(p, 0.9, 0.01, True, "torch"), "adamw": AdamW}
+each_optimizer = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def parameters(dtype="float64") -> dict[str, Parameter]:
+    generator = np.random.default_rng(0)
+    return {
+        name: Parameter(generator.standard_normal(shape).astype(dtype))
+        for name, shape in [("fc1.weight", (3, 4)), ("fc1.bias", (4,)), ("fc2.weight", (4, 2)), ("fc2.bias", (2,))]
+    }
+
+
+def run(optimizer: Optimizer, steps: range, lr: float = 0.1) -> None:
+    """Steps with gradients that depend on the step's number alone."""
+    for step in steps:
+        generator = np.random.default_rng(step)
+        for parameter in optimizer.parameters.values():
+            parameter.grad = generator.standard_normal(parameter.shape).astype(parameter.value.dtype)
+        optimizer.step(lr)
+    optimizer.zero_grad()
+
+
+def test_the_papers_rule_by_hand_when_the_rate_changes(kernels):
+    w, v = 2.0, 0.0
+    parameter = Parameter(np.array([w]))
+    optimizer = SGD({"w": parameter}, momentum=0.9, weight_decay=5e-4)
+    for lr, g in [(0.1, 1.0), (0.1, -2.0), (0.01, 0.5), (0.0, 3.0)]:
+        v = 0.9 * v - 5e-4 * lr * w - lr * g
+        w = w + v
+        parameter.grad = np.array([g])
+        optimizer.step(lr)
+        np.testing.assert_allclose(parameter.value, w, rtol=1e-14)
+
+
+def test_the_two_rules_part_when_the_rate_changes():
+    results = {}
+    for update in ("paper", "torch"):
+        parameter = Parameter(np.zeros(1))
+        optimizer = SGD({"w": parameter}, momentum=0.5, update=update)
+        for lr in (1.0, 0.1):
+            parameter.grad = np.ones(1)
+            optimizer.step(lr)
+        results[update] = parameter.value.item()
+    assert results["paper"] == pytest.approx(-1 - (0.5 + 0.1))  # the old step goes on at its old length
+    assert results["torch"] == pytest.approx(-1 - 0.1 * 1.5)
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_change_in_place_and_keep_their_dtype(kernels, make, dtype):
+    ours = parameters(dtype)
+    arrays = {name: (parameter.value, parameter.value.copy()) for name, parameter in ours.items()}
+    run(make(ours), range(1))
+    for name, parameter in ours.items():
+        array, before = arrays[name]
+        assert parameter.value is array
+        assert parameter.value.dtype == dtype
+        assert not np.array_equal(array, before)
+
+
+@each_optimizer
+def test_gradients_are_left_as_they_are(kernels, make):
+    ours = parameters()
+    for parameter in ours.values():
+        parameter.grad = np.full(parameter.shape, 0.5)
+    make(ours).step(0.1)
+    assert all((parameter.grad == 0.5).all() for parameter in ours.values())
+
+
+@each_optimizer
+def test_a_parameter_without_gradient_stays(make):
+    ours = parameters()
+    before = ours["fc1.bias"].value.copy()
+    optimizer = make(ours)
+    ours["fc2.bias"].grad = np.ones(2)
+    optimizer.step(0.1)
+    np.testing.assert_array_equal(ours["fc1.bias"].value, before)
+    assert not any(name.endswith("fc1.bias") for name in optimizer.state_dict())
+
+
+def test_a_shared_layer_is_changed_once():
+    fc = Linear(2, 2).to(dtype="float64")
+    net = Sequential(a=fc, relu=ReLU(), b=fc)
+    before = fc.weight.value.copy()
+    optimizer = SGD(net.parameters(), momentum=0)
+    fc.weight.grad = np.ones((2, 2))
+    optimizer.step(0.5)
+    np.testing.assert_allclose(fc.weight.value, before - 0.5)
+
+
+# --- multipliers ------------------------------------------------------------------------------------------------
+
+
+@each_optimizer
+def test_a_learning_rate_multiplier_of_2_is_twice_the_rate(make):
+    plain, multiplied = parameters(), parameters()
+    name = type(make(plain)).__name__
+    kind = {"SGD": SGD, "AdamW": AdamW}[name]
+    with_multiplier = kind(multiplied, weight_decay=0.01, lr_multipliers={"*.bias": 2.0, "fc2.*": 0.5})
+    optimizers = {lr: kind(parameters(), weight_decay=0.01) for lr in (0.1, 0.2, 0.05)}
+    run(with_multiplier, range(3), 0.1)
+    for lr, optimizer in optimizers.items():
+        run(optimizer, range(3), lr)
+    # The last pattern that matches wins.
+    for name, lr in [("fc1.weight", 0.1), ("fc1.bias", 0.2), ("fc2.weight", 0.05), ("fc2.bias", 0.05)]:
+        np.testing.assert_allclose(multiplied[name].value, optimizers[lr].parameters[name].value, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_a_decay_multiplier_of_0_is_no_decay(kind):
+    ours, decayed, plain = parameters(), parameters(), parameters()
+    run(kind(ours, weight_decay=0.1, decay_multipliers={"*.bias": 0.0}), range(3))
+    run(kind(decayed, weight_decay=0.1), range(3))
+    run(kind(plain, weight_decay=0.0), range(3))
+    for name, parameter in ours.items():
+        expected, other = (plain, decayed) if name.endswith("bias") else (decayed, plain)
+        np.testing.assert_array_equal(parameter.value, expected[name].value)
+        assert not np.array_equal(parameter.value, other[name].value)
+
+
+@pytest.mark.parametrize("argument", ["lr_multipliers", "decay_multipliers"])
+def test_a_pattern_that_matches_nothing(argument):
+    message = rf"^SGD: {argument}: the pattern '\*.baas' matches none of the parameters fc1.weight, fc1.bias"
+    with pytest.raises(ArgumentError, match=message):
+        SGD(parameters(), **{argument: {"*.weight": 1.0, "*.baas": 2.0}})
+
+
+# --- state ------------------------------------------------------------------------------------------------------
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_resumed_optimizer_goes_on_bit_for_bit(make, dtype):
+    straight, first = parameters(dtype), parameters(dtype)
+    run(make(straight), range(6))
+    stopped = make(first)
+    run(stopped, range(3))
+    state = {name: array.copy() for name, array in stopped.state_dict().items()}
+    resumed = make({name: Parameter(parameter.value.copy()) for name, parameter in first.items()})
+    resumed.load_state_dict(state)
+    assert resumed.steps == 3
+    run(resumed, range(3, 6))
+    for name, parameter in straight.items():
+        np.testing.assert_array_equal(resumed.parameters[name].value, parameter.value)
+
+
+def test_names_of_the_state():
+    sgd, adamw = SGD(parameters()), AdamW(parameters())
+    for optimizer in (sgd, adamw):
+        assert list(optimizer.state_dict()) == ["steps"]
+        run(optimizer, range(1))
+    assert set(sgd.state_dict()) == {"steps", *(f"velocity.{name}" for name in parameters())}
+    assert set(adamw.state_dict()) == {"steps", *(f"{s}.{name}" for s in ("mean", "square") for name in parameters())}
+
+
+def test_loaded_state_is_a_copy():
+    optimizer = SGD(parameters())
+    run(optimizer, range(1))
+    state = optimizer.state_dict()
+    other = SGD(parameters())
+    other.load_state_dict(state)
+    assert not np.shares_memory(other.state_dict()["velocity.fc1.bias"], state["velocity.fc1.bias"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("steps"), "AdamW: the state has no 'steps'"),
+        (lambda state: state.update({"velocity.fc1.bias": np.zeros(4)}), "'velocity.fc1.bias' is no part of its state"),
+        (lambda state: state.update({"mean.fc9.bias": np.zeros(4)}), "'mean.fc9.bias' is no part of its state"),
+        (
+            lambda state: state.update({"mean.fc2.bias": np.zeros(3)}),
+            r"mean.fc2.bias has shape \(3,\), expected \(2,\)",
+        ),
+        (lambda state: state.pop("square.fc2.bias"), "the state has no 'square.fc2.bias'"),
+    ],
+)
+def test_loading_is_all_or_nothing(change, message):
+    optimizer, other = AdamW(parameters()), AdamW(parameters())
+    run(optimizer, range(2))
+    run(other, range(4))
+    before = {name: array.copy() for name, array in other.state_dict().items()}
+    state = optimizer.state_dict()
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        other.load_state_dict(state)
+    assert set(other.state_dict()) == set(before)
+    for name, array in other.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+# --- bad arguments ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: SGD({}), "SGD: parameters: expected at least one, got none"),
+        (lambda p: SGD(p, momentum=1), r"SGD: momentum: expected a number in \[0, 1\), got 1"),
+        (lambda p: SGD(p, momentum=-0.1), "SGD: momentum: expected a number"),
+        (lambda p: SGD(p, weight_decay=-1), r"SGD: weight_decay: expected a number in \[0, inf\), got -1"),
+        (lambda p: SGD(p, momentum=0, nesterov=True), "SGD: nesterov: expected momentum > 0 with it, got 0"),
+        (lambda p: AdamW(p, betas=(0.9, 1.0)), r"AdamW: betas: expected a number in \[0, 1\), got 1.0"),
+        (lambda p: AdamW(p, eps=0), "AdamW: eps: expected a positive number, got 0"),
+        (lambda p: AdamW(p, weight_decay=float("nan")), "AdamW: weight_decay: expected a number"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        make(parameters())
+
+
+def test_unknown_update_rule():
+    with pytest.raises(UnknownNameError, match="unknown update rule of SGD 'pytorch': did you mean 'torch'"):
+        SGD(parameters(), update="pytorch")
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf")])
+def test_a_bad_learning_rate_changes_nothing(lr):
+    ours = parameters()
+    optimizer = SGD(ours)
+    run(optimizer, range(1))
+    before = {name: parameter.value.copy() for name, parameter in ours.items()}
+    for parameter in ours.values():
+        parameter.grad = np.ones(parameter.shape)
+    with pytest.raises(ArgumentError, match=r"SGD: lr: expected a number in \[0, inf\), got"):
+        optimizer.step(lr)
+    assert optimizer.steps == 1
+    for name, parameter in ours.items():
+        np.testing.assert_array_equal(parameter.value, before[name])
