@@ -28,6 +28,7 @@ from minidl.kernels.geometry import Geometry, geometry
 from minidl.kernels.threads import num_threads, split
 from minidl.window import Window
 
+CHUNKS = 8  # at least so many where there are as many rows, so that all threads have work
 CHUNK = 4 << 20  # bytes of columns that are laid out, multiplied and forgotten before they leave the cache
 
 
@@ -88,11 +89,8 @@ def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1) -
 
 def _share(n: int, body: Callable[..., None], *args: Any) -> None:
     """Split range(n) among the threads, and let each compute its own matrix products."""
-    if n == 1:
-        body(*args, 0, 1)
-    else:
-        with one_thread_per_product():
-            split(n, body, *args, grain=1)
+    with one_thread_per_product():
+        split(n, body, *args, grain=1)
 
 
 def _forward(
@@ -142,7 +140,7 @@ def _weight_gradient(
 def _rows_per_chunk(rows: int, OW: int, weight: Array) -> int:
     """How many rows of output pixels make a chunk: a function of shapes alone, and so are the bits of the result."""
     K = math.prod(weight.shape[:3])
-    step: int = min(rows, CHUNK // (OW * K * weight.itemsize))
+    step: int = min(-(-rows // CHUNKS), CHUNK // (OW * K * weight.itemsize))
     return max(1, step)
 
 

@@ -21,7 +21,7 @@ import typer
 
 from minidl import __version__
 from minidl.errors import ArgumentError, MinidlError
-from minidl.training.config import Config
+from minidl.training.config import Config, read_toml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,8 +117,12 @@ def train(
     json_: Json = False,
     **settings: Any,
 ) -> None:
-    """Train a net; leave checkpoints, log and curves in a folder."""
+    """Train a net; leave checkpoints, log and curves in a folder.
+
+    The defaults in brackets are those of alexnet_mini; other models bring their own recipe.
+    """
     from minidl.training.report import ConsoleReporter
+    from minidl.training.run import configure
     from minidl.training.run import resume as go_on
     from minidl.training.run import train as begin
 
@@ -134,7 +138,8 @@ def train(
             )
         result = go_on(resume, settings.get("epochs"), reporter)
     else:
-        made = Config.from_toml(config, settings) if config else Config.from_mapping(settings, "the options")
+        values = read_toml(config) if config else {}
+        made = configure(str(config or "the options"), **{**values, **settings})
         say(
             console, f"training {made.model} on {made.data}: {made.epochs} epochs, batch {made.batch}, seed {made.seed}"
         )

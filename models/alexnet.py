@@ -29,8 +29,14 @@ SCHEMES = {
     },
 }
 
+# §5, but for the first epoch: He's initial weights want a gentle start, the paper's own may not start at all.
+RECIPE = {
+    "epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "warmup": 1.0,
+    "momentum": 0.9, "weight_decay": 5e-4, "label_smoothing": 0.0,
+}  # fmt: skip
 
-@model(input_size=227, schemes=SCHEMES)
+
+@model(input_size=227, schemes=SCHEMES, recipe=RECIPE)
 def alexnet(groups: int = 2, lrn: bool = True, num_classes: int = 1000, in_channels: int = 3) -> Sequential:
     """The paper's net on one device: two groups in conv2, conv4 and conv5, and LRN before the first two pools.
 
@@ -63,7 +69,7 @@ def alexnet(groups: int = 2, lrn: bool = True, num_classes: int = 1000, in_chann
     return net if lrn else net.without("norm1", "norm2")
 
 
-@model(input_size=227, schemes=SCHEMES)
+@model(input_size=227, schemes=SCHEMES, recipe=RECIPE)
 def alexnet_no_padding(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
     """The AlexNet of PadhAI's lecture: no padding, no groups, no LRN; its maps shrink faster, to 2×2.
 

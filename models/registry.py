@@ -19,12 +19,15 @@ MODELS: dict[str, Model] = {}
 
 @dataclass(frozen=True)
 class Model:
-    """A named architecture: the function that builds it, the image it expects, and its own initial schemes."""
+    """A named architecture: the function that builds it, the image it expects, its own initial schemes, and the
+    training settings that suit it where they differ from the defaults.
+    """
 
     name: str
     factory: Callable[..., Sequential]
     input_size: int
     schemes: Mapping[str, Scheme]
+    recipe: Mapping[str, Any]
 
     def build(self, **options: Any) -> Sequential:
         """A net of this architecture.
@@ -75,11 +78,13 @@ def parse(spec: str) -> tuple[Model, dict[str, Any]]:
     return get(call.func.id), options
 
 
-def model(input_size: int, schemes: Mapping[str, Scheme] | None = None) -> Callable[[Factory], Factory]:
+def model(
+    input_size: int, schemes: Mapping[str, Scheme] | None = None, recipe: Mapping[str, Any] | None = None
+) -> Callable[[Factory], Factory]:
     """Register a function that builds a net, under its own name."""
 
     def register(factory: Factory) -> Factory:
-        MODELS[factory.__name__] = Model(factory.__name__, factory, input_size, schemes or {})
+        MODELS[factory.__name__] = Model(factory.__name__, factory, input_size, schemes or {}, recipe or {})
         return factory
 
     return register

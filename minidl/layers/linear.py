@@ -7,6 +7,7 @@ from minidl.errors import ShapeError
 from minidl.initializers import bare, constant, he
 from minidl.layer import Layer, Parameter, Shape, expect_positive
 from minidl.ops.channel_sum import channel_sum
+from minidl.ops.linear import linear, linear_input_gradient, linear_weight_gradient
 from minidl.random import Key
 
 
@@ -32,9 +33,7 @@ class Linear(Layer):
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Array | None]:
         """See `Layer.forward`."""
         self.check(x)
-        y = x @ self.weight.value
-        if self.bias:
-            y += self.bias.value
+        y = linear(x, self.weight.value, self.bias.value if self.bias else None)
         return y, x if train else None
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
@@ -42,10 +41,10 @@ class Linear(Layer):
         # y = x·weight + bias  ⇒  dweight = xᵀ·dy    dbias = Σ dy    dx = dy·weightᵀ
         x = cache
         self.check_gradient(dy, (len(x), self.out_features), x)
-        self.weight.accumulate(x.T @ dy)
+        self.weight.accumulate(linear_weight_gradient(x, dy))
         if self.bias:
             self.bias.accumulate(channel_sum(dy))
-        return dy @ self.weight.value.T if input_gradient else None
+        return linear_input_gradient(dy, self.weight.value) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

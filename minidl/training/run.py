@@ -64,6 +64,18 @@ class Result:
         return {**asdict(self), "folder": str(self.folder)}
 
 
+def configure(where: str = "configure", /, **settings: Any) -> Config:
+    """A config: the defaults, over them the recipe of the model, over that the settings given.
+
+    >>> configure(model="alexnet", epochs=30).batch, configure(model="alexnet", epochs=30).epochs
+    (128, 30)
+
+    Raises: UnknownNameError, ArgumentError for unknown or unusable settings; `where` tells where they come from.
+    """
+    architecture, _ = models.parse(settings.get("model", Config.model))
+    return Config.from_mapping({**architecture.recipe, **settings}, where)
+
+
 def train(config: Config, out: str | Path | None = None, reporter: Reporter | None = None) -> Result:
     """Train as the settings say, into a new run folder.
 

@@ -5,15 +5,24 @@ from dataclasses import asdict
 import pytest
 
 from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
+from minidl.models import MODELS
 from minidl.schedules import Constant, Cosine, Plateau, Step, WarmUp
-from minidl.training import Config
+from minidl.training import Config, configure
+from minidl.training.config import read_toml
 
 
 def test_toml_round_trip(tmp_path):
     config = Config(model="alexnet(groups=1)", data='folder:C:\\photos "x"', lr=1e-4, epochs=3, on_bad_image="skip")
     (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    assert Config.from_toml(tmp_path / "config.toml", {}) == config
-    assert Config.from_toml(tmp_path / "config.toml", {"epochs": 9}) == config.with_changes(epochs=9)
+    assert Config.from_mapping(read_toml(tmp_path / "config.toml"), "a test") == config
+
+
+def test_recipes_lie_between_defaults_and_settings():
+    config = configure(model="alexnet(groups=1)", epochs=3)
+    assert (config.epochs, config.batch, config.lr, config.optimizer) == (3, 128, 0.01, Config.optimizer)
+    assert configure() == Config()
+    for architecture in MODELS.values():
+        configure(model=architecture.name)
 
 
 def test_integers_serve_as_numbers():
@@ -46,13 +55,13 @@ def test_wrong_names_and_files(tmp_path):
     with pytest.raises(UnknownNameError, match="'epoch': did you mean 'epochs'"):
         Config.from_mapping({"epoch": 3}, "a test")
     with pytest.raises(DataError, match="cannot be read"):
-        Config.from_toml(tmp_path / "absent.toml", {})
+        read_toml(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("epochs = = 3")
     with pytest.raises(FormatError, match="not a TOML file"):
-        Config.from_toml(tmp_path / "broken.toml", {})
+        read_toml(tmp_path / "broken.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FormatError, match="not a TOML file"):
-        Config.from_toml(tmp_path / "binary.toml", {})
+        read_toml(tmp_path / "binary.toml")
 
 
 def test_schedules_count_in_epochs():

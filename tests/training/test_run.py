@@ -14,6 +14,7 @@ from minidl import settings
 from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError
 from minidl.training import Config, load_run, resume, train
 from minidl.training.checkpoint import load_checkpoint
+from minidl.training.config import read_toml
 from minidl.training.report import Reporter
 
 SMALL = Config(model="lenet5", data="digits", epochs=3, batch=64, lr=0.1, init="glorot")
@@ -63,7 +64,7 @@ def test_run_folder(whole):
     assert names == {"config.toml", "log.jsonl", "last.safetensors", "best.safetensors", "curves.png"}
     assert result.finished and result.epochs == 3 and result.steps == 3 * 23
     assert result.test_top1 > 0.8 and result.test_top5 >= result.test_top1
-    assert Config.from_toml(folder / "config.toml", {}) == SMALL
+    assert Config(**read_toml(folder / "config.toml")) == SMALL
 
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries if entry["event"] == "step"] == [20, 40, 60]
