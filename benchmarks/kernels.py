@@ -1,7 +1,8 @@
 """How much each kernel gains over the op's own body: python benchmarks/kernels.py [WORD …]
 
-For each op at AlexNet's shapes (float32, batch 32): the two results are compared, then both run in turn. Printed are
-the median times and the median of the ratios taken turn by turn, with their smallest and largest. Only the ops whose
+For each op at AlexNet's shapes (float32, batch 32): the two results are compared, then both run in turn, each after a
+short pause. Printed are the median times and the median of the ratios taken turn by turn, with their smallest and
+largest. Only the ops whose
 name or shape contains one of the words are run.
 """
 
@@ -21,6 +22,7 @@ from minidl.ops import avg_pool2d, channel_sum, conv2d, dropout, local_response_
 from minidl.window import Window
 
 N, TURNS = 32, 7
+PAUSE = 0.1  # seconds: a thread of NumPy's matrix product spins after its work, and would slow the next call
 Case = tuple[str, Any, tuple[Any, ...]]
 
 
@@ -60,6 +62,7 @@ def cases() -> Iterator[Case]:
 
 
 def milliseconds(call: Callable[..., Any], args: tuple[Any, ...]) -> float:
+    time.sleep(PAUSE)
     begin = time.perf_counter()
     call(*args)
     return 1000 * (time.perf_counter() - begin)

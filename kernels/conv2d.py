@@ -1,16 +1,18 @@
 """Convolution on the CPU: im2col by Numba, a chunk that fits into the cache at a time, and NumPy's matrix product.
 
 One version of each: every thread lays out its own chunks and multiplies them on its own. (Threads that shared each
-chunk, and a product on all threads after it, took 1.2 to 1.6 times as long: they waited for each other.)
-Times faster than the body, float32, batch 32, two threads:
+chunk, and a product on all threads after it, took 1.2 to 1.6 times as long: they waited for each other, and NumPy's own
+threads spun on after the product.) Median gain over the body, float32, batch 32, two threads
+(benchmarks/results/kernels_cpu.md):
 
-                            forward   dx    dweight   im2col   col2im
-    AlexNet's conv1           7.5     9.9     7.6       12       20
-    AlexNet's conv2           2.7     2.3     2.6        4        6
-    AlexNet's conv3           1.4     1.3     1.4        2        4.5
-    AlexNet's conv4           1.6     1.7     1.7        –        –
+                            forward   dx    dweight
+    AlexNet's conv1           6.7     8.5     6.6
+    AlexNet's conv2           2.7     2.2     3.0
+    AlexNet's conv3           1.4     1.3     1.2
+    AlexNet's conv4           1.6     1.6     1.5
 
-conv3 spends its time in the matrix product, at nine tenths of what NumPy reaches there.
+conv3 spends its time in the matrix product, at nine tenths of what NumPy reaches there. Cutting small convolutions into
+eight chunks instead of one, so that no thread is idle, took alexnet_mini from 570 to 730 images/s.
 """
 
 from __future__ import annotations

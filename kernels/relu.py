@@ -1,7 +1,8 @@
 """The gradient of the rectified linear unit on the CPU.
 
-One version. Times faster than the body after AlexNet's conv1, conv2 and conv3, float32, batch 32, two threads: 8, 20
-and 20, as `where` takes a branch for every number. A kernel for the forward pass gained 1.0 to 1.6 and was dropped.
+One version. Median gain over the body, float32, batch 32, two threads
+(benchmarks/results/kernels_cpu.md): 7.5× at 55×55×96, 5.7× at 27×27×256, as `where` takes a branch for every
+number. A kernel for the forward pass gained 1.0× to 1.6× and was dropped.
 """
 
 from __future__ import annotations
