@@ -154,7 +154,8 @@ def train(
             console,
             f"test top-1 {result.test_top1:.2%}, top-5 {result.test_top5:.2%} after {result.epochs} epochs "
             f"in {result.seconds:.0f} s\n"
-            f"weights, log and curves are in {result.folder}; use them with: minidl predict {result.folder} IMAGE",
+            f"weights, log and curves are in {result.folder}\n"
+            f"name what is in a picture: minidl predict {result.folder} IMAGE",
         )
 
 

@@ -60,8 +60,8 @@ def test_train_eval_predict(minidl, tmp_path):
         r"[\d,]+ images/s  eta \d+:\d\d"
     )
     assert re.fullmatch(pattern, lines[1]), lines[1]
-    top1 = re.fullmatch(r"test top-1 (.*)%, top-5 .*% after 2 epochs in \d+ s", lines[-2])[1]
-    assert "runs/lenet5-digits-1" in lines[-1].replace("\\", "/")
+    top1 = re.fullmatch(r"test top-1 (.*)%, top-5 .*% after 2 epochs in \d+ s", lines[-3])[1]
+    assert lines[-2].replace("\\", "/") == "weights, log and curves are in runs/lenet5-digits-1"
 
     code, out, _ = minidl("eval", "runs/lenet5-digits-1")
     assert code == 0 and out.startswith(f"digits: top-1 {top1}%, ") and "359 test images" in out
