@@ -1,6 +1,6 @@
 """Dropout on the CPU: mask and product in one pass.
 
-One version. Median gain over the body, float32, batch 32, two threads
+One version. Median gain over the body, float32, batch 128, two threads
 (benchmarks/results/kernels_cpu.md): 2.5× before fc7.
 """
 

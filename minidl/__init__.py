@@ -1,4 +1,4 @@
-"""minidl: a deep-learning engine small enough to read in an evening and fast enough to use."""
+"""minidl: a deep-learning engine from scratch: its core reads in an evening, and it is fast enough to use."""
 
 from minidl.accelerate import settings
 from minidl.random import Key

@@ -44,11 +44,6 @@ _DEFAULT = Settings()
 _current: ContextVar[Settings] = ContextVar("minidl.settings", default=_DEFAULT)
 
 
-def current_settings() -> Settings:
-    """The settings in force here."""
-    return _current.get()
-
-
 @contextmanager
 def settings(**changes: Any) -> Iterator[Settings]:
     """Compute differently inside a `with` block.

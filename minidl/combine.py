@@ -6,6 +6,8 @@ itself a layer, so they nest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from minidl.arrays import Array, array_module
@@ -46,30 +48,35 @@ class Container(Layer):
         return f"{type(self).__name__} of {len(self.layers)}"
 
     def _forward_child(self, name: str, x: Array, train: bool, key: Key | None) -> tuple[Array, Any]:
-        try:
+        with _inside(name):
             return self.layers[name].forward(x, train=train, key=key.at(name) if key else None)
-        except MinidlError as error:
-            error.within(name)
-            raise
 
     def _backward_child(self, name: str, dy: Array, cache: Any, input_gradient: bool) -> Array | None:
-        try:
+        with _inside(name):
             return self.layers[name].backward(dy, cache, input_gradient=input_gradient)
-        except MinidlError as error:
-            error.within(name)
-            raise
-
-    def _needed(self, cache: Any) -> Any:
-        if cache is None:
-            raise ArgumentError(f"{self}: there is no cache to go back by; run forward(x, train=True) first")
-        return cache
 
     def _child_shape(self, name: str, shape: Shape) -> Shape:
-        try:
+        with _inside(name):
             return self.layers[name].output_shape(shape)
-        except MinidlError as error:
-            error.within(name)
-            raise
+
+    def _child_caches(self, cache: Any) -> list[Any]:
+        """The children's caches, in their order, from one's own."""
+        caches: list[Any] = self.kept(cache)
+        return caches
+
+    def decisions(self, cache: Any) -> list[Array]:
+        """See `Layer.decisions`."""
+        pairs = zip(self.layers.values(), self._child_caches(cache), strict=True)
+        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+
+
+@contextmanager
+def _inside(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MinidlError as error:
+        error.within(name)
+        raise
 
 
 class Sequential(Container):
@@ -89,7 +96,7 @@ class Sequential(Container):
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`. The first layer alone may be spared its input gradient."""
-        if len(self._needed(cache)) != len(self.layers):
+        if len(self.kept(cache)) != len(self.layers):
             raise ArgumentError(
                 f"{self}: expected a cache of {len(self.layers)} layers, got {len(cache)}; backward uses a cache up: "
                 "run forward(x, train=True, key=…) again with the same key"
@@ -126,11 +133,6 @@ class Sequential(Container):
             most = max(most, layer.columns(shape))
             shape = layer.output_shape(shape)
         return most
-
-    def decisions(self, cache: list[Any]) -> list[Array]:
-        """See `Layer.decisions`."""
-        pairs = zip(self.layers.values(), cache, strict=True)
-        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
 
 
 class Branches(Container):
@@ -179,27 +181,22 @@ class Sum(Branches):
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, list[Any] | None]:
         """See `Layer.forward`."""
         ys, caches = self._forward_all(x, train, key)
-        if len({y.shape for y in ys}) > 1:
-            shapes = ", ".join(f"{name} {y.shape}" for name, y in zip(self.layers, ys, strict=True))
-            raise ShapeError(f"{self}: expected branches of equal output shapes, got {shapes}")
+        self._common({name: y.shape for name, y in zip(self.layers, ys, strict=True)})
         return _total(ys), caches if train else None
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        return self._backward_all([dy] * len(self.layers), self._needed(cache), input_gradient)
+        return self._backward_all([dy] * len(self.layers), self.kept(cache), input_gradient)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
-        shapes = self._shapes(shape)
+        return self._common(self._shapes(shape))
+
+    def _common(self, shapes: dict[str, Shape]) -> Shape:
         if len(set(shapes.values())) > 1:
             listed = ", ".join(f"{name} {s}" for name, s in shapes.items())
             raise ShapeError(f"{self}: expected branches of equal output shapes, got {listed}")
         return next(iter(shapes.values()))
-
-    def decisions(self, cache: list[Any]) -> list[Array]:
-        """See `Layer.decisions`."""
-        pairs = zip(self.layers.values(), cache, strict=True)
-        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
 
 
 class Concat(Branches):
@@ -221,7 +218,7 @@ class Concat(Branches):
 
     def backward(self, dy: Array, cache: tuple[list[Any], list[int]], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        caches, widths = self._needed(cache)
+        caches, widths = self.kept(cache)
         dys, start = [], 0
         for width in widths:
             dys.append(dy[..., start : start + width])
@@ -239,10 +236,9 @@ class Concat(Branches):
         first = next(iter(shapes.values()))
         return (*first[:-1], sum(shape[-1] for shape in shapes.values()))
 
-    def decisions(self, cache: tuple[list[Any], list[int]]) -> list[Array]:
-        """See `Layer.decisions`."""
-        pairs = zip(self.layers.values(), cache[0], strict=True)
-        return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+    def _child_caches(self, cache: tuple[list[Any], list[int]]) -> list[Any]:
+        caches: list[Any] = self.kept(cache)[0]
+        return caches
 
 
 def _total(arrays: list[Array]) -> Array:

@@ -76,3 +76,13 @@ class UnknownNameError(ArgumentError):
         close = difflib.get_close_matches(name.lower(), by_lower, n=1)
         hint = f" did you mean {by_lower[close[0]]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}:{hint} Known: {', '.join(choices)}")
+
+
+def expect_positive(owner: str, **values: int) -> None:
+    """Check that arguments are positive integers.
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ArgumentError(f"{owner}: {name}: expected a positive integer, got {value!r}")

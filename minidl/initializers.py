@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidl.arrays import Array, device_of, to_device
-from minidl.errors import ArgumentError
+from minidl.patterns import by_pattern
 from minidl.random import Key
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "he": {"*weight": he, "*bias": constant(0)},
-    "glorot": {"*weight": glorot, "*bias": constant(0)},
+    "he": {"*weight": he},  # biases begin at 0 anyway
+    "glorot": {"*weight": glorot},
 }
 
 
@@ -90,19 +89,13 @@ def initialize(layer: Layer, scheme: Scheme, key: Key) -> None:
     Raises: ArgumentError for a pattern that matches no parameter, as that is a spelling mistake.
     """
     parameters = layer.parameters()
-    for pattern in scheme:
-        if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise ArgumentError(
-                f"init: the pattern {pattern!r} matches none of the parameters {', '.join(parameters) or '(none)'}"
-            )
-    for name, parameter in parameters.items():
-        matching = [initial for pattern, initial in scheme.items() if fnmatchcase(name, pattern)]
-        if matching:
-            values = matching[-1](parameter.shape, key.at(name).generator())
-            if parameter.is_drawn:
-                old = parameter.value
-                values = to_device(values.astype(old.dtype, copy=False), device_of(old))
-            parameter.value = values
+    for name, initial in by_pattern("init", scheme, parameters).items():
+        parameter = parameters[name]
+        values = initial(parameter.shape, key.at(name).generator())
+        if parameter.is_drawn:
+            old = parameter.value
+            values = to_device(values.astype(old.dtype, copy=False), device_of(old))
+        parameter.value = values
 
 
 _bare = itertools.count()

@@ -266,6 +266,15 @@ class Layer:
                     )
         return x
 
+    def kept(self, cache: Any) -> Any:
+        """The cache, after checking that forward kept one.
+
+        Raises: ArgumentError.
+        """
+        if cache is None:
+            raise ArgumentError(f"{self}: forward kept no cache to go back by; run forward(x, train=True) first")
+        return cache
+
     def check_gradient(self, dy: Array, shape: Shape, partner: Array | None = None) -> Array:
         """dy, after checking that it has the shape of the output, and the dtype and device of a partner in its work.
 
@@ -285,16 +294,6 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def expect_positive(owner: str, **values: int) -> None:
-    """Check that arguments are positive integers.
-
-    Raises: ArgumentError naming the owner and the argument.
-    """
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ArgumentError(f"{owner}: {name}: expected a positive integer, got {value!r}")
 
 
 def expect_rank(shape: Shape, axes: str) -> Shape:

@@ -118,9 +118,7 @@ class SoftmaxCrossEntropy(Loss):
         return q * counts[..., None], weight[safe] * counts
 
     def _checked_labels(self, logits: Array, labels: Array) -> Array:
-        if not is_array(logits) or logits.dtype.name not in FLOATS:
-            got = logits.dtype.name if is_array(logits) else type(logits).__name__
-            raise DTypeError(f"{self}: expected logits of float32 or float64, got {got}")
+        _require_floats(self, "logits", logits)
         if logits.ndim < 2 or 0 in logits.shape:
             raise ShapeError(f"{self}: expected logits of shape (N, …, C), none of them 0, got {logits.shape}")
         xp, C = array_module(logits), logits.shape[-1]
@@ -156,9 +154,7 @@ class MeanSquaredError(Loss):
 
     def forward(self, outputs: Array, targets: Array) -> tuple[Array, tuple[Array, float]]:
         """See `Loss.forward`."""
-        if not is_array(outputs) or outputs.dtype.name not in FLOATS:
-            got = outputs.dtype.name if is_array(outputs) else type(outputs).__name__
-            raise DTypeError(f"{self}: expected outputs of float32 or float64, got {got}")
+        _require_floats(self, "outputs", outputs)
         targets = array_module(outputs).asarray(targets)
         if outputs.shape != targets.shape or outputs.size == 0:
             raise ShapeError(f"{self}: expected targets of shape {outputs.shape}, not empty, got {targets.shape}")
@@ -183,3 +179,9 @@ def _checked_reduction(loss: Loss, reduction: Reduction) -> Reduction:
     if reduction not in ("mean", "sum", "none"):
         raise UnknownNameError(f"reduction of {type(loss).__name__}", str(reduction), ["mean", "sum", "none"])
     return reduction
+
+
+def _require_floats(loss: Loss, name: str, x: Array) -> None:
+    if not is_array(x) or x.dtype.name not in FLOATS:
+        got = x.dtype.name if is_array(x) else type(x).__name__
+        raise DTypeError(f"{loss}: expected {name} of float32 or float64, got {got}")

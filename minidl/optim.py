@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from minidl.errors import ArgumentError, CheckpointError, UnknownNameError
 from minidl.layer import Parameter
 from minidl.ops.adamw import adamw
 from minidl.ops.sgd import sgd_paper, sgd_torch
+from minidl.patterns import by_pattern
 
 
 class Optimizer:
@@ -48,7 +48,7 @@ class Optimizer:
         self.lr_multipliers = self._multipliers("lr_multipliers", lr_multipliers or {})
         self.decay_multipliers = self._multipliers("decay_multipliers", decay_multipliers or {})
         self.state: dict[str, dict[str, Array]] = {}
-        self.steps = 0
+        self.updates: dict[str, int] = {}
 
     def step(self, lr: float) -> None:
         """Change every parameter that has a gradient.
@@ -56,11 +56,11 @@ class Optimizer:
         Raises: ArgumentError for a learning rate that is negative or not finite.
         """
         _require(type(self).__name__, "lr", lr, 0, math.inf)
-        self.steps += 1
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                decay = self.weight_decay * self.decay_multipliers[name]
-                self._update(parameter.value, parameter.grad, self._slots(name), lr * self.lr_multipliers[name], decay)
+                slots, decay = self._slots(name), self.weight_decay * self.decay_multipliers[name]
+                self.updates[name] = self.updates.get(name, 0) + 1
+                self._update(name, parameter.value, parameter.grad, slots, lr * self.lr_multipliers[name], decay)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -68,9 +68,11 @@ class Optimizer:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """The running arrays by "slot.parameter", and "steps": what a resumed training needs."""
+        """What a resumed training needs: the running arrays as "slot.parameter", and as "updates.parameter" how often
+        each parameter was changed.
+        """
         arrays = {f"{slot}.{name}": a for name, slots in self.state.items() for slot, a in slots.items()}
-        return arrays | {"steps": np.array(self.steps)}
+        return arrays | {f"updates.{name}": np.array(count) for name, count in self.updates.items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over what `state_dict` gave. On an error nothing has changed.
@@ -78,12 +80,12 @@ class Optimizer:
         Raises: CheckpointError naming what does not fit.
         """
         loaded: dict[str, dict[str, Array]] = {}
-        if "steps" not in state:
-            raise CheckpointError(f"{type(self).__name__}: the state has no 'steps'")
+        updates: dict[str, int] = {}
         for path, array in state.items():
-            if path == "steps":
-                continue
             slot, _, name = path.partition(".")
+            if slot == "updates" and name in self.parameters and array.shape == ():
+                updates[name] = int(array)
+                continue
             if slot not in self.slots or name not in self.parameters:
                 raise CheckpointError(f"{type(self).__name__}: {path!r} is no part of its state")
             value = self.parameters[name].value
@@ -91,11 +93,11 @@ class Optimizer:
                 raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {value.shape}")
             copy = to_host(array).astype(value.dtype, copy=True)
             loaded.setdefault(name, {})[slot] = to_device(copy, device_of(value))
-        for name, arrays in loaded.items():
-            for slot in self.slots:
-                if slot not in arrays:
+        for name in loaded.keys() | updates.keys():
+            for slot in ("updates", *self.slots):
+                if f"{slot}.{name}" not in state:
                     raise CheckpointError(f"{type(self).__name__}: the state has no '{slot}.{name}'")
-        self.state, self.steps = loaded, int(state["steps"])
+        self.state, self.updates = loaded, updates
 
     def _slots(self, name: str) -> dict[str, Array]:
         value = self.parameters[name].value
@@ -109,21 +111,12 @@ class Optimizer:
                 )
         return self.state[name]
 
-    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+    def _update(self, name: str, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def _multipliers(self, argument: str, table: Mapping[str, float]) -> dict[str, float]:
-        for pattern in table:
-            if not any(fnmatchcase(name, pattern) for name in self.parameters):
-                raise ArgumentError(
-                    f"{type(self).__name__}: {argument}: the pattern {pattern!r} matches none of the parameters "
-                    f"{', '.join(self.parameters)}"
-                )
-        factors = {}
-        for name in self.parameters:
-            matching = [factor for pattern, factor in table.items() if fnmatchcase(name, pattern)]
-            factors[name] = matching[-1] if matching else 1.0
-        return factors
+        given = by_pattern(f"{type(self).__name__}: {argument}", table, self.parameters)
+        return dict.fromkeys(self.parameters, 1.0) | given
 
 
 class SGD(Optimizer):
@@ -159,7 +152,7 @@ class SGD(Optimizer):
         super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
         self.momentum, self.nesterov, self.update = momentum, nesterov, update
 
-    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+    def _update(self, name: str, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
         rule = sgd_paper if self.update == "paper" else sgd_torch
         rule(value, grad, slots["velocity"], lr, self.momentum, decay, self.nesterov)
 
@@ -191,11 +184,8 @@ class AdamW(Optimizer):
         super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
         self.betas, self.eps = betas, eps
 
-    def _update(self, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
-        adamw(value, grad, slots["mean"], slots["square"], self.steps, lr, *self.betas, self.eps, decay)
-
-
-OPTIMIZERS: dict[str, Any] = {"sgd": SGD, "adamw": AdamW}
+    def _update(self, name: str, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
+        adamw(value, grad, slots["mean"], slots["square"], self.updates[name], lr, *self.betas, self.eps, decay)
 
 
 def _require(owner: str, name: str, value: float, least: float, below: float) -> None:

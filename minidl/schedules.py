@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, expect_positive
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "step_size", self.step_size)
+        expect_positive(type(self).__name__, step_size=self.step_size)
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
@@ -73,7 +73,7 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "steps", self.steps)
+        expect_positive(type(self).__name__, steps=self.steps)
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
@@ -83,10 +83,11 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Plateau(Schedule):
-    """Divide the rate by 1/gamma whenever `patience` validations in a row brought no new lowest error.
+    """Multiply the rate by gamma whenever `patience` validations in a row brought no new lowest error.
 
     At most `drops` times. This is what the paper's authors did by hand: "divide the learning rate by 10 when the
     validation error rate stopped improving", three times.
+    PyTorch's ReduceLROnPlateau waits for patience + 1, and calls gamma `factor`.
     Source: Krizhevsky, Sutskever, Hinton 2012, §5.
 
     >>> schedule = Plateau(0.01, patience=2)
@@ -103,7 +104,7 @@ class Plateau(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "patience", self.patience)
+        expect_positive(type(self).__name__, patience=self.patience)
 
     def observed(self, step: int, error: float) -> Plateau:
         """See `Schedule.observed`."""
@@ -140,7 +141,7 @@ class WarmUp(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(self, "steps", self.steps)
+        expect_positive(type(self).__name__, steps=self.steps)
 
     @classmethod
     def before(cls, after: Schedule, steps: int) -> WarmUp:
@@ -162,8 +163,3 @@ class WarmUp(Schedule):
 
 
 SCHEDULES = ("constant", "step", "plateau", "cosine")
-
-
-def _positive(schedule: Schedule, name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ArgumentError(f"{type(schedule).__name__}: {name}: expected a positive integer, got {value!r}")

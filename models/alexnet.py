@@ -11,8 +11,8 @@ from minidl.initializers import constant, normal
 from minidl.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
 from minidl.models.registry import model
 
-# "paper" is §5 to the letter. At full size it can stall with the loss at ln(1000) = 6.9, because fc6 and fc7 start with
-# outputs near their bias of 1 for every image. "caffe" (the biases 0.1, wider weights behind conv1) is Caffe's cure.
+# "paper" is §5 to the letter. At full size it can stall with the loss at ln(1000) = 6.9, as fc6 and fc7 start with
+# outputs near their bias of 1 for every image. "caffe" is Caffe's cure: biases of 0.1, narrower weights in fc6, fc7.
 SCHEMES = {
     "paper": {
         "*.weight": normal(0.01),
@@ -31,8 +31,8 @@ SCHEMES = {
 
 # §5, but for the first epoch: He's initial weights want a gentle start, the paper's own may not start at all.
 RECIPE = {
-    "epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "warmup": 1.0,
-    "momentum": 0.9, "weight_decay": 5e-4, "label_smoothing": 0.0,
+    "epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "warmup": 1.0, "momentum": 0.9,
+    "weight_decay": 5e-4,
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def alexnet(groups: int = 2, lrn: bool = True, num_classes: int = 1000, in_chann
         conv1=Conv2d(in_channels, 96, kernel_size=11, stride=4), relu1=ReLU(),          # 55×55×96   §3.5, §3.1
         norm1=LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=2),                    #            §3.3
         pool1=MaxPool2d(kernel_size=3, stride=2),                                       # 27×27×96   §3.4, overlapping
-        conv2=Conv2d(96, 256, kernel_size=5, padding=2, groups=groups), relu2=ReLU(),   # 27×27×256
+        conv2=Conv2d(96, 256, kernel_size=5, padding=2, groups=groups), relu2=ReLU(),   # 27×27×256  §3.2, two GPUs
         norm2=LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=2),
         pool2=MaxPool2d(kernel_size=3, stride=2),                                       # 13×13×256
         conv3=Conv2d(256, 384, kernel_size=3, padding=1), relu3=ReLU(),                 # 13×13×384  sees both groups
@@ -93,7 +93,7 @@ def alexnet_no_padding(num_classes: int = 1000, in_channels: int = 3) -> Sequent
     # fmt: on
 
 
-@model(input_size=32, schemes=SCHEMES)
+@model(input_size=32, schemes=SCHEMES, recipe={"weight_decay": 1e-3, "label_smoothing": 0.1})
 def alexnet_mini(num_classes: int = 10, in_channels: int = 3) -> Sequential:
     """AlexNet for 32×32 images: the same eight weight layers with LRN, overlapping pools, groups and dropout.
 

@@ -10,7 +10,7 @@ from minidl.layers import AvgPool2d, Conv2d, Flatten, Linear, Tanh
 from minidl.models.registry import model
 
 
-@model(input_size=28, recipe={"lr": 0.05, "init": "glorot", "weight_decay": 5e-4, "label_smoothing": 0.0})
+@model(input_size=28, recipe={"lr": 0.05, "init": "glorot"})
 def lenet5(num_classes: int = 10, in_channels: int = 1) -> Sequential:
     """LeNet-5 in the form in which it is built today: every map of conv2 sees all of pool1, pools have no weights, and
     the output layer is linear with softmax in the loss instead of radial basis functions.

@@ -364,8 +364,9 @@ def test_the_same_key_gives_the_same_report():
 
 def test_dropout_keeps_its_mask():
     class Forgets(Dropout):
-        def backward(self, dy: Array, cache: Key, *, input_gradient: bool = True) -> Array | None:
-            return super().backward(dy, cache.at("another"))
+        def backward(self, dy: Array, cache: Any, *, input_gradient: bool = True) -> Array | None:
+            key, shape = cache
+            return super().backward(dy, (key.at("another"), shape))
 
     assert gradcheck.check(Dropout(0.5), (3, 20)).passed
     assert not gradcheck.check(Forgets(0.5), (3, 20)).passed

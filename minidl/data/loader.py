@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -13,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.accelerate import num_threads
 from minidl.arrays import NHWC, DTypeLike, float_dtype
 from minidl.data.dataset import ArraySplit, Labels, Split
-from minidl.data.preprocess import OnBadImage, Preprocessing, check_on_bad_image
+from minidl.data.preprocess import Preprocessing, check_on_bad_image
 from minidl.errors import ArgumentError, DataError, FormatError
 from minidl.random import Key
 
@@ -71,14 +71,14 @@ class Loader:
         train: bool,
         key: Key | None = None,
         dtype: DTypeLike = "float32",
-        on_bad_image: OnBadImage = "raise",
+        on_bad_image: str = "raise",
         prefetch: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise ArgumentError(f"batch_size: expected at least 1, got {batch_size}")
         if train and key is None:
             raise ArgumentError("key: training draws order, crops and mirroring from one; pass key=Key(seed)")
-        processors = os.cpu_count() or 1
+        processors = num_threads()
         prefetch = min(processors + 1, 8) if prefetch is None else prefetch
         if prefetch < 0:
             raise ArgumentError(f"prefetch: expected at least 0, got {prefetch}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from minidl.arrays import Array, DTypeLike, float_dtype
 from minidl.data.dataset import ArraySplit, Split
 from minidl.data.images import Pixels, check_channels, check_image, resample, with_channels
 from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
-
-OnBadImage: TypeAlias = Literal["raise", "skip"]
 
 
 def check_on_bad_image(value: str) -> None:
@@ -47,7 +45,7 @@ class Preprocessing:
     Raises: ArgumentError for values that make no sense, such as a `resize` smaller than the crop.
 
     Source: Krizhevsky et al. 2012, §2 (256, centre) and §4.1 (random crops and mirroring); they subtract a mean
-    image and do not divide.
+    image, do not divide, and crop from the central square, where here crops range over the whole resized image.
     """
 
     height: int
@@ -157,7 +155,7 @@ class Preprocessing:
         mirror: bool = False,
         resize: int | None = None,
         limit: int = 1000,
-        on_bad_image: OnBadImage = "raise",
+        on_bad_image: str = "raise",
     ) -> Preprocessing:
         """A preprocessing with the mean and the standard deviation of a training split, each per channel.
 

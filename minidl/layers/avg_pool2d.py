@@ -49,8 +49,9 @@ class AvgPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[int, int, int, int], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, (cache[0], *self.output_shape(cache[1:])))
-        return avg_pool2d_gradient(dy, cache, self.window, self.count_include_pad) if input_gradient else None
+        N, *shape = x_shape = self.kept(cache)
+        self.check_gradient(dy, (N, *self.output_shape(tuple(shape))))
+        return avg_pool2d_gradient(dy, x_shape, self.window, self.count_include_pad) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.arrays import NHWC, Array, array_module
-from minidl.errors import ArgumentError, ShapeError
-from minidl.layer import Buffer, Layer, Parameter, Shape, expect_positive, expect_rank
+from minidl.errors import ArgumentError, ShapeError, expect_positive
+from minidl.layer import Buffer, Layer, Parameter, Shape, expect_rank
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.random import Key
 
@@ -62,7 +62,7 @@ class BatchNorm2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[NHWC, Array, Array], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        x, mean, inv_std = cache
+        x, mean, inv_std = self.kept(cache)
         self.check_gradient(dy, x.shape, x)
         normalised = (x - mean) * inv_std
         dbeta, dgamma = channel_sum(dy), channel_dot(dy, normalised)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl.arrays import NHWC
-from minidl.errors import ArgumentError, ShapeError
+from minidl.errors import ArgumentError, ShapeError, expect_positive
 from minidl.initializers import bare, constant, he
-from minidl.layer import Layer, Parameter, Shape, expect_positive, expect_rank
+from minidl.layer import Layer, Parameter, Shape, expect_rank
 from minidl.ops.channel_sum import channel_sum
 from minidl.ops.conv2d import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from minidl.random import Key
@@ -21,7 +21,7 @@ class Conv2d(Layer):
     Kept for backward: x. The columns, KH·KW/(SH·SW) times as large, are laid out again.
     Raises: ArgumentError for groups that do not divide the channels; ShapeError for a wrong rank, wrong channels,
         or a window larger than the padded image.
-    Source: Krizhevsky, Sutskever, Hinton 2012, §3.5; groups are the paper's two towers.
+    Source: Krizhevsky, Sutskever, Hinton 2012, §3.5; groups: §3.2, the two GPUs.
 
     padding: an integer, (height, width), or ((top, bottom), (left, right)).
     rounding: "floor", or "ceil" to keep a last window that hangs over the end.
@@ -66,7 +66,7 @@ class Conv2d(Layer):
     def backward(self, dy: NHWC, cache: NHWC, *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
         # y = cols·weight + bias  ⇒  dweight = colsᵀ·dy    dbias = Σ dy    dcols = dy·weightᵀ
-        x = cache
+        x = self.kept(cache)
         self.check_gradient(dy, (len(x), *self.output_shape(x.shape[1:])), x)
         self.weight.accumulate(conv2d_weight_gradient(x, dy, self.window, self.groups))
         if self.bias:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidl.arrays import Array
 from minidl.errors import ArgumentError
-from minidl.layer import Layer
+from minidl.layer import Layer, Shape
 from minidl.ops.dropout import dropout
 from minidl.random import Key
 
@@ -16,7 +16,7 @@ class Dropout(Layer):
     equivalent to the paper's multiplication by 1 − p at test time.
 
     Shapes: any x (N, …) → y of the same shape. At inference, and with p = 0, y is x itself.
-    Kept for backward: the key only; the mask is drawn again from the counter.
+    Kept for backward: the key, and the shape of x; the mask is drawn again from the counter.
     Raises: ArgumentError for p outside [0, 1), and in training without a key.
     Source: Krizhevsky, Sutskever, Hinton 2012, §4.2; Srivastava et al. 2014.
 
@@ -31,20 +31,24 @@ class Dropout(Layer):
             raise ArgumentError(f"Dropout: p: expected a probability in [0, 1), got {p!r}")
         self.p = p
 
-    def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Key | None]:
+    def forward(
+        self, x: Array, *, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, tuple[Key, Shape] | None]:
         """See `Layer.forward`."""
         self.check(x)
         if not train:
             return x, None
         if key is None:
             raise ArgumentError(f"{self}: training draws a mask; pass a key: forward(x, train=True, key=Key(seed))")
-        return (dropout(x, self.p, key) if self.p else x), key
+        return (dropout(x, self.p, key) if self.p else x), (key, x.shape)
 
-    def backward(self, dy: Array, cache: Key, *, input_gradient: bool = True) -> Array | None:
+    def backward(self, dy: Array, cache: tuple[Key, Shape], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
+        key, shape = self.kept(cache)
+        self.check_gradient(dy, shape)
         if not input_gradient:
             return None
-        return dropout(dy, self.p, cache) if self.p else dy
+        return dropout(dy, self.p, key) if self.p else dy
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"

@@ -23,8 +23,9 @@ class Flatten(Layer):
 
     def backward(self, dy: Array, cache: Shape, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, (cache[0], math.prod(cache[1:])))
-        return dy.reshape(cache) if input_gradient else None
+        N, *shape = self.kept(cache)
+        self.check_gradient(dy, (N, math.prod(shape)))
+        return dy.reshape(N, *shape) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

@@ -24,7 +24,7 @@ class GlobalAvgPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: Shape, *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        N, H, W, C = cache
+        N, H, W, C = self.kept(cache)
         self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None

@@ -29,7 +29,7 @@ class GlobalMaxPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[Array, Shape], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        winners, (N, H, W, C) = cache
+        winners, (N, H, W, C) = self.kept(cache)
         self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ShapeError
+from minidl.errors import ShapeError, expect_positive
 from minidl.initializers import bare, constant, he
-from minidl.layer import Layer, Parameter, Shape, expect_positive
+from minidl.layer import Layer, Parameter, Shape
 from minidl.ops.channel_sum import channel_sum
 from minidl.ops.linear import linear, linear_input_gradient, linear_weight_gradient
 from minidl.random import Key
@@ -39,7 +39,7 @@ class Linear(Layer):
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
         # y = x·weight + bias  ⇒  dweight = xᵀ·dy    dbias = Σ dy    dx = dy·weightᵀ
-        x = cache
+        x = self.kept(cache)
         self.check_gradient(dy, (len(x), self.out_features), x)
         self.weight.accumulate(linear_weight_gradient(x, dy))
         if self.bias:

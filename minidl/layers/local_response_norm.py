@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ArgumentError, ShapeError
-from minidl.layer import Layer, Shape, expect_positive
+from minidl.errors import ArgumentError, ShapeError, expect_positive
+from minidl.layer import Layer, Shape
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
 from minidl.random import Key
 
@@ -58,10 +58,11 @@ class LocalResponseNorm(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, cache.shape, cache)
+        x = self.kept(cache)
+        self.check_gradient(dy, x.shape, x)
         if not input_gradient:
             return None
-        return local_response_norm_gradient(dy, cache, self.size, self.scale, self.beta, self.k, self.groups)
+        return local_response_norm_gradient(dy, x, self.size, self.scale, self.beta, self.k, self.groups)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

@@ -22,5 +22,6 @@ class LogSoftmax(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, cache.shape, cache)
-        return log_softmax_gradient(dy, cache) if input_gradient else None
+        y = self.kept(cache)
+        self.check_gradient(dy, y.shape, y)
+        return log_softmax_gradient(dy, y) if input_gradient else None

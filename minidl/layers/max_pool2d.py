@@ -52,7 +52,7 @@ class MaxPool2d(Layer):
         self, dy: NHWC, cache: tuple[Array, tuple[int, int, int, int]], *, input_gradient: bool = True
     ) -> NHWC | None:
         """See `Layer.backward`."""
-        winners, x_shape = cache
+        winners, x_shape = self.kept(cache)
         self.check_gradient(dy, winners.shape)
         return max_pool2d_gradient(dy, winners, x_shape, self.window) if input_gradient else None
 

@@ -24,8 +24,9 @@ class ReLU(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, cache.shape, cache)
-        return relu_gradient(dy, cache) if input_gradient else None
+        y = self.kept(cache)
+        self.check_gradient(dy, y.shape, y)
+        return relu_gradient(dy, y) if input_gradient else None
 
     def decisions(self, cache: Array) -> list[Array]:
         """See `Layer.decisions`: which units are on."""

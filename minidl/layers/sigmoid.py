@@ -25,6 +25,6 @@ class Sigmoid(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        y = cache
+        y = self.kept(cache)
         self.check_gradient(dy, y.shape, y)
         return dy * y * (1 - y) if input_gradient else None

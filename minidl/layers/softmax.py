@@ -25,5 +25,6 @@ class Softmax(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        self.check_gradient(dy, cache.shape, cache)
-        return softmax_gradient(dy, cache) if input_gradient else None
+        y = self.kept(cache)
+        self.check_gradient(dy, y.shape, y)
+        return softmax_gradient(dy, y) if input_gradient else None

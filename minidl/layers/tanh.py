@@ -22,6 +22,6 @@ class Tanh(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        y = cache
+        y = self.kept(cache)
         self.check_gradient(dy, y.shape, y)
         return dy * (1 - y * y) if input_gradient else None

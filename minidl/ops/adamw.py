@@ -23,7 +23,7 @@ def adamw(
 
     with the running means m ← β₁m + (1−β₁)·grad and v ← β₂v + (1−β₂)·grad², and m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ) in
     step t = 1, 2, … undoing their start at 0.
-    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, Algorithm 2, with the decay scaled by lr as in PyTorch.
     """
     xp = array_module(value)
     mean *= beta1

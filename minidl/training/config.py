@@ -6,13 +6,14 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from minidl.arrays import FLOATS, float_dtype
+from minidl.arrays import FLOATS
 from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
-from minidl.optim import OPTIMIZERS, Optimizer
+from minidl.layer import Parameter
+from minidl.optim import SGD, AdamW, Optimizer
 from minidl.schedules import SCHEDULES, Constant, Cosine, Plateau, Schedule, Step, WarmUp
 
 
@@ -24,15 +25,15 @@ def _setting(default: Any, help: str) -> Any:
 class Config:
     """The settings of a run. The command line's options and the keys of a TOML file are these fields.
 
-    The defaults suit alexnet_mini; `minidl.training.configure` puts the recipe of the model at hand over them.
+    The defaults are plain; `minidl.training.configure` puts the recipe of the model at hand over them.
 
     Raises: ArgumentError (UnknownNameError for names) for a value that cannot be used.
     """
 
     model: str = _setting("alexnet_mini", "A model's name, with options if wanted: 'alexnet(groups=1, lrn=False)'.")
     data: str = _setting("digits", "digits, mnist:DIR, cifar10:DIR, folder:DIR, or synthetic.")
-    epochs: int = _setting(16, "How often to see every training image.")
-    batch: int = _setting(32, "Images a step.")
+    epochs: int = _setting(16, "Passes over the training images.")
+    batch: int = _setting(32, "Images per step.")
     lr: float = _setting(0.03, "Learning rate at its highest.")
     schedule: str = _setting("cosine", "constant, step, plateau or cosine.")
     warmup: float = _setting(0.0, "Epochs over which the rate rises from 0.")
@@ -41,8 +42,8 @@ class Config:
     patience: int = _setting(5, "schedule plateau: validations without progress before a drop.")
     optimizer: str = _setting("sgd", "sgd (the paper's update), sgd-torch, sgd-nesterov, or adamw.")
     momentum: float = _setting(0.9, "Momentum of sgd.")
-    weight_decay: float = _setting(1e-3, "Weight decay.")
-    label_smoothing: float = _setting(0.1, "Share of the target spread over all classes.")
+    weight_decay: float = _setting(5e-4, "Weight decay.")
+    label_smoothing: float = _setting(0.0, "Share of the target spread over all classes.")
     init: str = _setting("he", "he, glorot, or one of the model's own: paper, caffe.")
     seed: int = _setting(0, "Fixes weights, data order, augmentation and dropout.")
     device: str = _setting("cpu", "cpu, cuda or cuda:N.")
@@ -63,16 +64,16 @@ class Config:
         for name in ("lr", "warmup", "weight_decay", "gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ArgumentError(f"{name}: expected a number ≥ 0, got {getattr(self, name)}")
-        for name, limit in ("momentum", "below 1"), ("label_smoothing", "at most 1"):
-            if not 0 <= getattr(self, name) <= 1 or (limit == "below 1" and self.momentum == 1):
-                raise ArgumentError(f"{name}: expected a number of at least 0 and {limit}, got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ArgumentError(f"momentum: expected a number of at least 0 and below 1, got {self.momentum}")
+        if not 0 <= self.label_smoothing <= 1:
+            raise ArgumentError(f"label_smoothing: expected a number from 0 to 1, got {self.label_smoothing}")
         choices: dict[str, tuple[str, ...]] = {
             "schedule": SCHEDULES, "optimizer": OPTIMIZER_NAMES, "dtype": FLOATS, "on_bad_image": ("raise", "skip")
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)
-        float_dtype(self.dtype)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Config:
@@ -95,18 +96,12 @@ class Config:
         # JSON's strings, numbers and booleans are also TOML's.
         return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
 
-    def with_changes(self, **changes: Any) -> Config:
-        """The same settings but for some."""
-        return replace(self, **changes)
-
-    def make_optimizer(self, parameters: Mapping[str, Any]) -> Optimizer:
+    def make_optimizer(self, parameters: Mapping[str, Parameter]) -> Optimizer:
         """The optimiser that the settings name."""
         if self.optimizer == "adamw":
-            return OPTIMIZERS["adamw"](parameters, weight_decay=self.weight_decay)  # type: ignore[no-any-return]
-        update = "paper" if self.optimizer == "sgd" else "torch"
-        nesterov = self.optimizer == "sgd-nesterov"
-        sgd: Optimizer = OPTIMIZERS["sgd"](parameters, self.momentum, self.weight_decay, nesterov, update)
-        return sgd
+            return AdamW(parameters, weight_decay=self.weight_decay)
+        update: Literal["paper", "torch"] = "paper" if self.optimizer == "sgd" else "torch"
+        return SGD(parameters, self.momentum, self.weight_decay, self.optimizer == "sgd-nesterov", update)
 
     def make_schedule(self, steps_per_epoch: int) -> Schedule:
         """The schedule that the settings name, in steps."""
@@ -139,4 +134,4 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 OPTIMIZER_NAMES = ("sgd", "sgd-torch", "sgd-nesterov", "adamw")
-_ARTICLES: dict[type, str] = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+_ARTICLES: dict[type, str] = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}

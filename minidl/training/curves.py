@@ -17,8 +17,9 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> No
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     marker = "o" if len(epochs) < 40 else ""
+    names = {"train": "train (as minimised: dropout, augmentation, smoothing)", "test": "test"}
     for split, colour in ("train", "#8c8c8c"), ("test", "#c0392b"):
-        style = {"color": colour, "marker": marker, "markersize": 3, "label": split}
+        style = {"color": colour, "marker": marker, "markersize": 3, "label": names[split]}
         left.plot(epochs, [row[f"{split}_loss"] for row in history], **style)
         right.plot(epochs, [100 * (1 - row[f"{split}_top1"]) for row in history], **style)
     right.annotate(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, to_host
+from minidl.arrays import Array, to_device, to_host
 from minidl.layer import Layer
 from minidl.losses import SoftmaxCrossEntropy
 
@@ -68,8 +68,6 @@ def rank_of_label(logits: Array, labels: Array) -> Array:
 
 def evaluate(net: Layer, batches: Any, device: str = "cpu") -> Tally:
     """Loss and accuracies of a net over batches of images and labels."""
-    from minidl.arrays import to_device
-
     tally, loss = Tally(), SoftmaxCrossEntropy()
     for batch in batches:
         logits = net(to_device(batch.images, device))

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
         width=size,
         channels=options["in_channels"],
         mirror=dataset.mirror,
-        on_bad_image="skip" if config.on_bad_image == "skip" else "raise",
+        on_bad_image=config.on_bad_image,
     )
     folder = _new_folder(config, out)
     trainer = Trainer(net, dataset, preprocessing, config)
@@ -124,13 +124,13 @@ def resume(folder: str | Path, epochs: int | None = None, reporter: Reporter | N
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such run folder; train starts a new run without --resume")
     run = load_run(folder)
-    config = run.config if epochs is None else run.config.with_changes(epochs=epochs)
+    config = run.config if epochs is None else replace(run.config, epochs=epochs)
     if epochs is not None and epochs != run.config.epochs:
         reporter.note(f"trains for {epochs} epochs instead of {run.config.epochs}: the bits will differ")
+    now = environment()
     for name, then in run.state["environment"].items():
-        now = environment()[name]
-        if now != then:
-            reporter.note(f"{name} was {then} and is {now}: the bits may differ from an uninterrupted run")
+        if now.get(name) != then:
+            reporter.note(f"{name} was {then} and is {now.get(name)}: the bits may differ from an uninterrupted run")
     dataset = _dataset(config, reporter)
     if tuple(run.class_names) != dataset.class_names or run.state["train_images"] != len(dataset.train):
         raise DataError(
@@ -177,10 +177,10 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
             trainer.run()
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; the last good checkpoint is {folder / 'last.safetensors'}") from None
-        except (DataError, FormatError) as error:
+        except (DataError, FormatError):
             save(trainer)
             reporter.note(f"saved after step {trainer.step}; once it is mended: minidl train --resume {folder}")
-            raise error
+            raise
     draw()
     row = trainer.history[-1] if trainer.history else {}
     return Result(
@@ -240,11 +240,10 @@ class LoadedRun:
                 f"{dataset.spec}: expected the {len(self.class_names)} classes that the run was trained on "
                 f"({', '.join(self.class_names[:5])}, …), got {len(dataset.class_names)}: {unlike}"
             )
-        skip = (on_bad_image or self.config.on_bad_image) == "skip"
         loader = Loader(
             dataset.train if split == "train" else dataset.test,
             self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
-            on_bad_image="skip" if skip else "raise",
+            on_bad_image=on_bad_image or self.config.on_bad_image,
         )  # fmt: skip
         return evaluate(self.net, loader.epoch(), self.config.device), loader.skipped
 
@@ -262,7 +261,7 @@ def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
     arrays, state = load_checkpoint(path)
     try:
         config = Config.from_mapping(state["config"], str(path))
-        config = config if device is None else config.with_changes(device=device)
+        config = config if device is None else replace(config, device=device)
         net = models.get(state["model"]["name"]).build(**state["model"]["options"])
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
         class_names = tuple(state["class_names"])
@@ -306,7 +305,12 @@ class _Log(Reporter):
 
     def __init__(self, path: Path, inner: Reporter) -> None:
         self.path, self.inner = path, inner
-        self.note, self.stop = inner.note, inner.stop  # type: ignore[method-assign]
+
+    def note(self, text: str) -> None:
+        self.inner.note(text)
+
+    def stop(self) -> None:
+        self.inner.stop()
 
     def start(self, trainer: Trainer) -> None:
         self.inner.start(trainer)
@@ -389,7 +393,7 @@ def _new_folder(config: Config, out: str | Path | None) -> Path:
         except OSError as error:
             raise ArgumentError(f"out: {folder} cannot be made a folder ({error.strerror})") from error
         return folder
-    stem = re.sub(r"[^\w.-]+", "_", f"{config.model}-{Path(config.data).name}").strip("_")
+    stem = re.sub(r"[^\w.-]+", "_", f"{config.model}-{Path(config.data.removeprefix('folder:')).name}").strip("_")
     runs, number = Path("runs"), 1
     runs.mkdir(exist_ok=True)
     while True:

@@ -68,7 +68,7 @@ class Trainer:
             train=train,
             key=self.key.at("data"),
             dtype=self.config.dtype,
-            on_bad_image="skip" if self.config.on_bad_image == "skip" else "raise",
+            on_bad_image=self.config.on_bad_image,
         )
 
     @property

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import minidl.kernels.threads  # noqa: F401  so that children need not import it
@@ -61,7 +62,7 @@ def main(folder, kills):
     steps = lowest
     undisturbed = folder.with_name("undisturbed")
     with settings(kernels="reference"):
-        train(CONFIG.with_changes(checkpoint_every=0), undisturbed, StopAt(steps))
+        train(replace(CONFIG, checkpoint_every=0), undisturbed, StopAt(steps))
     ours, ours_state = load_checkpoint(last)
     theirs, theirs_state = load_checkpoint(undisturbed / "last.safetensors")
     identical = ours_state["step"] == theirs_state["step"] and all(

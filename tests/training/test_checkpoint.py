@@ -9,7 +9,7 @@ import pytest
 from minidl.errors import CheckpointError
 from minidl.training.checkpoint import keep_checkpoint, load_checkpoint, save_checkpoint
 
-ARRAYS = {"net.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "optimizer.steps": np.array(7)}
+ARRAYS = {"net.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "optimizer.updates.weight": np.array(7)}
 STATE = {"step": 7, "class_names": ["Afghan hound", "größe"], "history": [{"loss": 0.25}]}
 
 

@@ -20,7 +20,7 @@ def test_toml_round_trip(tmp_path):
 def test_recipes_lie_between_defaults_and_settings():
     config = configure(model="alexnet(groups=1)", epochs=3)
     assert (config.epochs, config.batch, config.lr, config.optimizer) == (3, 128, 0.01, Config.optimizer)
-    assert configure() == Config()
+    assert configure() == Config(weight_decay=1e-3, label_smoothing=0.1), "alexnet_mini has a recipe too"
     for architecture in MODELS.values():
         configure(model=architecture.name)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_loaded_run_gives_the_same_figures(whole):
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "lr": 0.003, "schedule": "plateau", "patience": 1}])
 @pytest.mark.parametrize("step", [1, 30, 46])
 def test_resumed_run_is_bit_identical(tmp_path, whole, options, step):
-    config = SMALL.with_changes(**options)
+    config = replace(SMALL, **options)
     reference = whole[1] if not options else tmp_path / "reference"
     if options:
         train(config, reference)
@@ -111,14 +112,14 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, whole):
 
 
 def test_resume_with_more_epochs(tmp_path):
-    train(SMALL.with_changes(epochs=1), tmp_path / "a")
+    train(replace(SMALL, epochs=1), tmp_path / "a")
     notes = Notes()
     assert resume(tmp_path / "a", epochs=2, reporter=notes).epochs == 2
     assert "2 epochs instead of 1: the bits will differ" in notes.notes[0]
 
 
 def test_resume_on_a_changed_machine_says_so(tmp_path, monkeypatch):
-    train(SMALL.with_changes(epochs=1), tmp_path / "a")
+    train(replace(SMALL, epochs=1), tmp_path / "a")
     monkeypatch.setenv("MINIDL_NUM_THREADS", "7")
     notes = Notes()
     resume(tmp_path / "a", reporter=notes)
@@ -134,7 +135,7 @@ def test_a_folder_that_holds_a_run_is_not_touched(whole):
 
 def test_default_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = SMALL.with_changes(epochs=1, model="lenet5(num_classes=10)")
+    config = replace(SMALL, epochs=1, model="lenet5(num_classes=10)")
     first, second = train(config), train(config)
     assert first.folder != second.folder and first.folder.parent == Path("runs")
 
@@ -151,9 +152,7 @@ def test_exploding_loss_names_the_layer_and_keeps_a_good_checkpoint(tmp_path):
         pytest.raises(NonFiniteError, match=r"step \d+, lr 1e\+30: the loss is .*last good checkpoint is .*last"),
         np.errstate(all="ignore"),
     ):
-        train(
-            SMALL.with_changes(model="alexnet_mini", lr=1e30, schedule="constant", checkpoint_every=1), tmp_path / "a"
-        )
+        train(replace(SMALL, model="alexnet_mini", lr=1e30, schedule="constant", checkpoint_every=1), tmp_path / "a")
     arrays, state = load_checkpoint(tmp_path / "a" / "last.safetensors")
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert resume(tmp_path / "a", epochs=state["step"] or 1).finished is True if state["step"] > 45 else True
@@ -231,7 +230,7 @@ def test_bad_images(tmp_path):
     with pytest.raises(FormatError, match=r"1\.jpg"):
         train(config, tmp_path / "strict")
     notes = Notes()
-    train(config.with_changes(on_bad_image="skip"), tmp_path / "lenient", notes)
+    train(replace(config, on_bad_image="skip"), tmp_path / "lenient", notes)
     assert notes.rows[-1]["skipped_images"] == 1
 
 
@@ -253,14 +252,14 @@ def test_evaluate_on_other_classes_is_refused(tmp_path, whole):
 
 def test_wrong_number_of_outputs(tmp_path):
     with pytest.raises(ArgumentError, match=r"expected one output for each of the 10 classes of digits, got \(7,\)"):
-        train(SMALL.with_changes(model="lenet5(num_classes=7)"), tmp_path / "run")
+        train(replace(SMALL, model="lenet5(num_classes=7)"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_reference_bodies_train_as_well(tmp_path):
     with settings(kernels="reference"):
-        slow = train(SMALL.with_changes(epochs=1), tmp_path / "slow")
-    fast = train(SMALL.with_changes(epochs=1), tmp_path / "fast")
+        slow = train(replace(SMALL, epochs=1), tmp_path / "slow")
+    fast = train(replace(SMALL, epochs=1), tmp_path / "fast")
     assert slow.train_loss == pytest.approx(fast.train_loss, rel=1e-4)
 
 
