@@ -20,7 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from minidl.arrays import is_array
-from minidl.errors import UnknownNameError
+from minidl.errors import ArgumentError, UnknownNameError
 
 KERNELS = ("auto", "reference", "numba")
 
@@ -108,12 +108,24 @@ def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., An
 
 @cache
 def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | None:
-    if find_spec("numba") is None:
-        if required:
-            raise UnknownNameError("setting for kernels on a machine without Numba", "numba", KERNELS[:2])
-        warnings.warn(f"Numba is not installed: {name} runs its slow reference body; pip install numba", stacklevel=4)
+    problem = _numba_problem()
+    if problem and required:
+        raise ArgumentError(f"kernels='numba': {problem}; use kernels='auto' or 'reference'")
+    if problem:
         return None
     if find_spec(f"minidl.kernels.{stem}") is None:
         return None
     kernel: Callable[..., Any] | None = getattr(importlib.import_module(f"minidl.kernels.{stem}"), name, None)
     return kernel
+
+
+@cache
+def _numba_problem() -> str | None:
+    """Why Numba cannot be used, which is also told once as a warning; or None."""
+    try:
+        import numba  # noqa: F401
+    except Exception as error:  # an ImportError where NumPy is too new for it, say
+        problem = f"Numba cannot be imported ({error})"
+        warnings.warn(f"{problem}: the slow reference bodies run instead; pip install numba", stacklevel=2)
+        return problem
+    return None

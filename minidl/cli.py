@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from minidl import __version__
-from minidl.errors import ArgumentError, MinidlError
+from minidl.errors import ArgumentError, CacheError, MinidlError
 from minidl.training.config import Config, read_toml
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ def main() -> None:
     except MinidlError as error:
         print(f"minidl: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ArgumentError) else 1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"minidl: {name}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -75,6 +81,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("minidl: interrupted", file=sys.stderr)
             raise SystemExit(130) from None
+        except (EOFError, pickle.UnpicklingError) as error:  # nothing else here reads a pickle
+            raise CacheError("a compiled kernel on the disk is damaged; delete kernels/__pycache__") from error
 
     return app.command(name=function.__name__.removesuffix("_"))(run)
 
@@ -129,14 +137,14 @@ def train(
     console = make_console(json_)
     reporter = ConsoleReporter(console)
     if resume is not None:
-        extra = [name for name in settings if name != "epochs"]
+        extra = [name for name in settings if name not in ("epochs", "device")]
         extra += [name for name, value in (("config", config), ("out", out)) if value is not None]
         if extra:
             raise ArgumentError(
-                f"resume: a run goes on with the settings it began with (only --epochs may change), "
+                f"resume: a run goes on with the settings it began with (only --epochs and --device may change), "
                 f"got --{extra[0].replace('_', '-')} too; leave it out, or start a new run"
             )
-        result = go_on(resume, settings.get("epochs"), reporter)
+        result = go_on(resume, settings.get("epochs"), settings.get("device"), reporter)
     else:
         values = read_toml(config) if config else {}
         made = configure(str(config or "the options"), **{**values, **settings})
@@ -291,7 +299,14 @@ def make_console(to_stderr: bool = False) -> Console:
     """Where text for people goes."""
     from rich.console import Console
 
-    return Console(stderr=to_stderr)
+    class Patient(Console):
+        """A console whose reader may go away, as `| head` does: the work goes on, without a word."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if to_stderr else sys.stdout).fileno())
+
+    return Patient(stderr=to_stderr)
 
 
 def say(console: Console, text: str) -> None:
@@ -309,4 +324,4 @@ def print_json(value: dict[str, Any]) -> None:
             return [clean(inner) for inner in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    print(json.dumps(clean(value), ensure_ascii=False, allow_nan=False), flush=True)
+    print(json.dumps(clean(value), allow_nan=False), flush=True)

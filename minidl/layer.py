@@ -59,6 +59,8 @@ class Parameter:
 
     @value.setter
     def value(self, value: Array) -> None:
+        if not is_array(value) or value.dtype.kind != "f":
+            raise DTypeError(f"a parameter takes a NumPy or CuPy array of floats, got {value!r}")
         if value.shape != self.shape:
             raise ShapeError(f"a parameter of shape {self.shape} cannot take a value of shape {value.shape}")
         self._value = _contiguous(value)
@@ -238,9 +240,10 @@ class Layer:
         """
         if not is_array(x):
             raise ArgumentError(f"{self}: expected a NumPy or CuPy array as x, got {type(x).__name__}")
-        if x.dtype.name not in FLOATS:
+        if x.dtype.name not in FLOATS or not x.dtype.isnative:
+            got = x.dtype.name if x.dtype.isnative else f"{x.dtype.name} of foreign byte order"
             raise DTypeError(
-                f"{self}: expected float32 or float64, got {x.dtype.name} in x; convert it with x.astype(np.float32)"
+                f"{self}: expected float32 or float64, got {got} in x; convert it with x.astype(np.float32)"
             )
         if x.ndim < 2 or 0 in x.shape:
             raise ShapeError(

@@ -32,6 +32,15 @@ class Loss:
         """scale · ∂value/∂outputs. With `reduction="none"`, scale may be an array of the shape of the value."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    def kept(self, cache: Any) -> Any:
+        """The cache, after checking that it is one.
+
+        Raises: ArgumentError.
+        """
+        if not isinstance(cache, tuple):
+            raise ArgumentError(f"{self}: expected the cache that forward gave, got {cache!r}")
+        return cache
+
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
         own = {name: getattr(self, name) for name in defaults if hasattr(self, name)}
@@ -98,7 +107,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
-        log_p, labels, share = cache
+        log_p, labels, share = self.kept(cache)
         xp = array_module(log_p)
         q, _ = self._targets(labels, log_p)
         dlogits: Array = xp.exp(log_p) * q.sum(axis=-1, keepdims=True) - q
@@ -170,7 +179,7 @@ class MeanSquaredError(Loss):
 
     def backward(self, cache: tuple[Array, float], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
-        difference, share = cache
+        difference, share = self.kept(cache)
         doutputs: Array = difference * array_module(difference).asarray(2 * share * scale, difference.dtype)
         return doutputs
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from minidl.arrays import Array, array_module, device_of, to_device, to_host
-from minidl.errors import ArgumentError, CheckpointError, UnknownNameError
+from minidl.arrays import Array, array_module, device_of, is_array, to_device, to_host
+from minidl.errors import ArgumentError, CheckpointError, DTypeError, ShapeError, UnknownNameError
 from minidl.layer import Parameter
 from minidl.ops.adamw import adamw
 from minidl.ops.sgd import sgd_paper, sgd_torch
@@ -40,6 +40,11 @@ class Optimizer:
         lr_multipliers: Mapping[str, float] | None,
         decay_multipliers: Mapping[str, float] | None,
     ) -> None:
+        if not isinstance(parameters, Mapping):
+            raise ArgumentError(
+                f"{type(self).__name__}: parameters: expected names and parameters, as net.parameters() gives them, "
+                f"got {type(parameters).__name__}"
+            )
         if not parameters:
             raise ArgumentError(f"{type(self).__name__}: parameters: expected at least one, got none")
         _require(type(self).__name__, "weight_decay", weight_decay, 0, math.inf)
@@ -58,9 +63,17 @@ class Optimizer:
         _require(type(self).__name__, "lr", lr, 0, math.inf)
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
+                self._check(name, parameter.value, parameter.grad)
                 slots, decay = self._slots(name), self.weight_decay * self.decay_multipliers[name]
                 self.updates[name] = self.updates.get(name, 0) + 1
                 self._update(name, parameter.value, parameter.grad, slots, lr * self.lr_multipliers[name], decay)
+
+    def _check(self, name: str, value: Array, grad: Array) -> None:
+        if not is_array(grad) or grad.shape != value.shape:
+            got = grad.shape if is_array(grad) else type(grad).__name__
+            raise ShapeError(f"{type(self).__name__}: the gradient of {name}: expected shape {value.shape}, got {got}")
+        if grad.dtype != value.dtype:
+            raise DTypeError(f"{type(self).__name__}: the gradient of {name}: expected {value.dtype}, got {grad.dtype}")
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

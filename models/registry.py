@@ -66,6 +66,8 @@ def parse(spec: str) -> tuple[Model, dict[str, Any]]:
 
     Raises: ArgumentError for another form; UnknownNameError for an unknown model.
     """
+    if not isinstance(spec, str):
+        raise ArgumentError(f"model: expected a name, got {spec!r}")
     if spec.isidentifier():
         return get(spec), {}
     try:

@@ -117,6 +117,9 @@ def test_gradcheck_fails_on_a_wrong_gradient(minidl, monkeypatch):
         (["train", "--init", "xavier"], 2, "unknown init for alexnet_mini 'xavier'"),
         (["train", "--epoch", "3"], 2, "No such option: --epoch"),
         (["train", "--epochs", "three"], 2, "Invalid value for '--epochs'"),
+        (["train", "--warmup", "1e308"], 2, "warmup: expected at most the 16 epochs"),
+        (["train", "--data", "folder:~nobody-here/x"], 1, "nobody-here"),
+        (["train", "--data", "synthetic:9x9x1:3:99999999999999999999"], 2, "with sizes of 1 to"),
         (["train", "--epochs", "0"], 2, "epochs: expected at least 1, got 0"),
         (["train", "--seed", "-1"], 2, "seed: expected an integer from 0"),
         (["train", "--device", "tpu"], 2, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
@@ -155,6 +158,29 @@ def test_out_that_holds_a_run(minidl, trained):
     code, _, err = minidl("train", "--out", trained)
     assert code == 2 and "already holds a run; go on with it by --resume" in err
     assert (trained / "last.safetensors").read_bytes() == before
+
+
+def test_json_is_plain_ascii(minidl, trained, tmp_path):
+    code, out, _ = minidl("predict", trained, write_picture(tmp_path / "größe 😀.png"), "--json")
+    assert code == 0 and out.isascii() and json.loads(out)["images"][0]["image"].endswith("größe 😀.png")
+
+
+def test_a_reader_that_goes_away_loses_nothing(tmp_path):
+    command = f"{sys.executable} -m minidl train --model lenet5 --epochs 2 --out run | head -n 1"
+    subprocess.run(command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    from minidl.training.checkpoint import load_checkpoint
+
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors")[1]["step"] == 90
+
+
+def test_without_numba_everything_works_and_says_so_once(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('broken for this test')")
+    done = subprocess.run(
+        [sys.executable, "-m", "minidl", "gradcheck", "conv2d", "relu"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "9 of 9 passed" in done.stdout
+    assert done.stderr.count("Numba cannot be imported (broken for this test)") == 1
 
 
 def test_config_file_and_options(minidl, tmp_path):

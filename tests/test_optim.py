@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl.errors import ArgumentError, CheckpointError, UnknownNameError
+from minidl.errors import ArgumentError, CheckpointError, DTypeError, ShapeError, UnknownNameError
 from minidl.layers import Linear, Parameter, ReLU, Sequential
 from minidl.optim import SGD, AdamW, Optimizer
 
@@ -237,6 +237,28 @@ def test_a_bad_learning_rate_changes_nothing(lr):
     assert set(optimizer.updates.values()) <= {1}
     for name, parameter in ours.items():
         np.testing.assert_array_equal(parameter.value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("grad", "message"),
+    [
+        (np.ones(3), r"the gradient of fc1.bias: expected shape \(2,\), got \(3,\)"),
+        (np.ones((2, 1)), r"expected shape \(2,\), got \(2, 1\)"),
+        (np.ones(2, np.float32), "expected float64, got float32"),
+        ([1.0, 2.0], r"expected shape \(2,\), got list"),
+    ],
+)
+def test_gradients_that_do_not_fit(grad, message):
+    parameter = Parameter(np.ones(2))
+    parameter.grad = grad
+    with pytest.raises((ShapeError, DTypeError), match=message):
+        SGD({"fc1.bias": parameter}).step(0.1)
+    np.testing.assert_array_equal(parameter.value, np.ones(2))
+
+
+def test_parameters_without_names():
+    with pytest.raises(ArgumentError, match=r"as net.parameters\(\) gives them, got list"):
+        SGD([Parameter(np.ones(2))])
 
 
 def test_adamw_counts_the_updates_of_each_parameter():

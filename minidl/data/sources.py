@@ -10,7 +10,7 @@ from minidl.data.digits import load_digits
 from minidl.data.folder import load_folder
 from minidl.data.mnist import load_mnist
 from minidl.data.synthetic import load_synthetic
-from minidl.errors import ArgumentError, UnknownNameError
+from minidl.errors import ArgumentError, DataError, UnknownNameError
 
 _IN_A_FOLDER = {"mnist": load_mnist, "cifar10": load_cifar10, "folder": load_folder}
 
@@ -35,13 +35,20 @@ def load(spec: str) -> Dataset:
     if name in _IN_A_FOLDER:
         if not rest:
             raise ArgumentError(f"data {spec!r}: which folder? Write '{name}:DIR'")
-        return _IN_A_FOLDER[name](Path(rest).expanduser())
+        try:
+            return _IN_A_FOLDER[name](Path(rest).expanduser())
+        except RuntimeError as error:  # "~somebody" without such a user
+            raise DataError(f"data {spec!r}: {error}") from error
+        except OSError as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{error.filename or rest}: cannot be read ({error.strerror})") from error
     if name == "synthetic":
         return load_synthetic(rest)
     if name == "digits":
         if rest:
             raise ArgumentError(f"data {spec!r}: digits is part of minidl and takes nothing; write 'digits'")
         return load_digits()
-    if Path(spec).expanduser().is_dir():
+    if not spec.startswith("~") and Path(spec).is_dir():
         raise ArgumentError(f"data {spec!r}: for images in a folder, write 'folder:{spec}'")
     raise UnknownNameError("data", spec, ["digits", "mnist:DIR", "cifar10:DIR", "folder:DIR", "synthetic"])

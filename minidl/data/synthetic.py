@@ -13,6 +13,8 @@ from minidl.random import Key
 
 DEFAULT = "227x227x3:1000:512"
 
+LARGEST = 100_000  # pixels a side, and classes
+
 
 class SyntheticSplit(Split):
     """Noise images, each made from the key and its number when asked for, so that they take no memory."""
@@ -39,9 +41,9 @@ def load_synthetic(sizes: str = "") -> Dataset:
     """
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+):(\d+):(\d+)", sizes or DEFAULT)
     H, W, C, classes, count = (int(group) for group in match.groups()) if match else (0,) * 5
-    if not (H and W and C and classes and count):
+    if not (0 < H <= LARGEST and 0 < W <= LARGEST and C and 0 < classes <= LARGEST and 0 < count <= 10**9):
         raise ArgumentError(
-            f"data 'synthetic:{sizes}': expected synthetic:HxWxC:classes:count with numbers from 1, "
+            f"data 'synthetic:{sizes}': expected synthetic:HxWxC:classes:count with sizes of 1 to {LARGEST}, "
             f"as in 'synthetic:{DEFAULT}'"
         )
     check_channels(C)

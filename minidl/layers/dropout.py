@@ -38,7 +38,7 @@ class Dropout(Layer):
         self.check(x)
         if not train:
             return x, None
-        if key is None:
+        if not isinstance(key, Key):
             raise ArgumentError(f"{self}: training draws a mask; pass a key: forward(x, train=True, key=Key(seed))")
         return (dropout(x, self.p, key) if self.p else x), (key, x.shape)
 

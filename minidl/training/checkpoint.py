@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str,
     host = {name: np.asarray(to_host(array), order="C") for name, array in arrays.items()}
     header = {"format": FORMAT, "crc32": _crc32(host), "state": dict(state)}
     content = save(host, metadata={"minidl": json.dumps(header)})
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -60,7 +60,8 @@ def keep_checkpoint(path: Path, name: str) -> None:
 
     Raises: CheckpointError where the folder is not writable or, on a file system without links, the disk is full.
     """
-    temporary, kept = path.with_name(f".{name}.new"), path.with_name(name)
+    kept = path.with_name(name)
+    temporary = _beside(kept)
     try:
         temporary.unlink(missing_ok=True)
         try:
@@ -83,16 +84,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
+        path.open("rb").close()  # safetensors calls a file that may not be read damaged
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("minidl", "null"))
-            if header is None:
+            if not (isinstance(header, dict) and header.keys() >= {"format", "crc32", "state"}):
                 raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint that minidl wrote")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (SafetensorError, ValueError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path}: the checkpoint is damaged ({error}); use another one of the run, such as best.safetensors"
+            f"{path}: the checkpoint is damaged ({error}); copy another of the run, such as best.safetensors, over it"
         ) from error
     if header["format"] != FORMAT:
         raise CheckpointError(
@@ -102,6 +107,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         raise CheckpointError(f"{path}: the checkpoint is damaged: its checksum does not match its content")
     state: dict[str, Any] = header["state"]
     return arrays, state
+
+
+def _beside(path: Path) -> Path:
+    # A name of this process's own, so that two processes cannot write into one file.
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
 def _crc32(arrays: Mapping[str, Array]) -> int:

@@ -58,12 +58,16 @@ class Config:
                 object.__setattr__(self, name, float(value))
             elif type(value) is not kind:
                 raise ArgumentError(f"{name}: expected {_ARTICLES[kind]}, got {value!r}")
+            if isinstance(value, str) and not _is_unicode(value):
+                raise ArgumentError(f"{name}: {value!r} is not valid Unicode; rename it, or use a UTF-8 locale")
         for name, least in ("epochs", 1), ("batch", 1), ("checkpoint_every", 0), ("step_epochs", 1), ("patience", 1):
             if getattr(self, name) < least:
                 raise ArgumentError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         for name in ("lr", "warmup", "weight_decay", "gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ArgumentError(f"{name}: expected a number ≥ 0, got {getattr(self, name)}")
+        if self.warmup > self.epochs:
+            raise ArgumentError(f"warmup: expected at most the {self.epochs} epochs of the run, got {self.warmup}")
         if not 0 <= self.momentum < 1:
             raise ArgumentError(f"momentum: expected a number of at least 0 and below 1, got {self.momentum}")
         if not 0 <= self.label_smoothing <= 1:
@@ -131,6 +135,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise DataError(f"config {path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"config {path}: not a TOML file: {error}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # it stands for bytes that could not be decoded
+        return False
+    return True
 
 
 OPTIMIZER_NAMES = ("sgd", "sgd-torch", "sgd-nesterov", "adamw")

@@ -14,7 +14,7 @@ def draw_curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> No
 
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     left, right = figure.subplots(1, 2)
     marker = "o" if len(epochs) < 40 else ""
     names = {"train": "train (as minimised: dropout, augmentation, smoothing)", "test": "test"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from minidl.losses import SoftmaxCrossEntropy
 @dataclass
 class Tally:
     """Running sums over the samples seen: of their loss, and of those whose label is the best guess, or in the best
-    five.
+    five. Of no samples, the means are NaN.
     """
 
     count: int = 0
@@ -35,17 +36,17 @@ class Tally:
     @property
     def loss(self) -> float:
         """Mean loss, in nats."""
-        return self.loss_sum / max(self.count, 1)
+        return self.loss_sum / self.count if self.count else math.nan
 
     @property
     def top1(self) -> float:
         """Share of samples whose label is the best guess, in [0, 1]."""
-        return self.top1_hits / max(self.count, 1)
+        return self.top1_hits / self.count if self.count else math.nan
 
     @property
     def top5(self) -> float:
         """Share of samples whose label is among the five best guesses, in [0, 1]."""
-        return self.top5_hits / max(self.count, 1)
+        return self.top5_hits / self.count if self.count else math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """The running sums, for a checkpoint."""

@@ -1,17 +1,8 @@
-"""The run folder: where a training leaves what came of it, and from where it goes on.
-
-config.toml         the settings, all of them
-log.jsonl           one JSON object a line: the loss every few steps, and each epoch's figures
-last.safetensors    the newest checkpoint: weights, optimiser, progress, class names, preprocessing
-best.safetensors    the checkpoint with the highest test top-1
-curves.png          loss and error by epoch
-"""
+"""A whole training run, from settings to a run folder; and what can be done with one that is trained."""
 
 from __future__ import annotations
 
-import json
 import platform
-import re
 import signal
 import threading
 import time
@@ -36,9 +27,10 @@ from minidl.random import Key
 from minidl.training.checkpoint import keep_checkpoint, load_checkpoint, save_checkpoint
 from minidl.training.config import Config
 from minidl.training.curves import draw_curves
+from minidl.training.folder import Log, claimed, make_folder, require_empty
 from minidl.training.metrics import Tally, evaluate
 from minidl.training.report import Reporter
-from minidl.training.trainer import LOG_EVERY, Trainer
+from minidl.training.trainer import Trainer
 
 DRAW_EVERY = 10.0  # seconds between two drawings of the curves
 
@@ -101,30 +93,44 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
         mirror=dataset.mirror,
         on_bad_image=config.on_bad_image,
     )
-    folder = _new_folder(config, out)
+    folder = make_folder(config, out)
     trainer = Trainer(net, dataset, preprocessing, config)
     description = {
         "model": {"name": architecture.name, "options": options},
         "class_names": dataset.class_names,
-        "train_images": len(dataset.train),
+        "images": dataset.fingerprint(),
         "preprocessing": preprocessing.to_dict(),
         "environment": environment(),
     }
-    return _run(trainer, folder, description, reporter)
+    with claimed(folder):
+        require_empty(folder)
+        return _run(trainer, folder, description, reporter)
 
 
-def resume(folder: str | Path, epochs: int | None = None, reporter: Reporter | None = None) -> Result:
+def resume(
+    folder: str | Path, epochs: int | None = None, device: str | None = None, reporter: Reporter | None = None
+) -> Result:
     """Go on with a run from its last checkpoint, to the bits that it would have reached uninterrupted.
 
     epochs: train for another number of epochs in all than the run was told to.
+    device: go on with another device.
 
-    Raises: CheckpointError where there is no whole checkpoint; DataError where the data is not what it was.
+    Raises: CheckpointError where there is no whole checkpoint; DataError where the data is not what it was;
+        ArgumentError for fewer epochs than are done, or while another process trains in the folder.
     """
-    reporter, folder = reporter or Reporter(), Path(folder)
+    folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such run folder; train starts a new run without --resume")
-    run = load_run(folder)
+    with claimed(folder):
+        return _resume(folder, epochs, device, reporter or Reporter())
+
+
+def _resume(folder: Path, epochs: int | None, device: str | None, reporter: Reporter) -> Result:
+    run = load_run(folder, device)
     config = run.config if epochs is None else replace(run.config, epochs=epochs)
+    done = len(run.state["history"])
+    if config.epochs < done:
+        raise ArgumentError(f"epochs: the run has done {done} already, got {config.epochs}")
     if epochs is not None and epochs != run.config.epochs:
         reporter.note(f"trains for {epochs} epochs instead of {run.config.epochs}: the bits will differ")
     now = environment()
@@ -132,18 +138,21 @@ def resume(folder: str | Path, epochs: int | None = None, reporter: Reporter | N
         if now.get(name) != then:
             reporter.note(f"{name} was {then} and is {now.get(name)}: the bits may differ from an uninterrupted run")
     dataset = _dataset(config, reporter)
-    if tuple(run.class_names) != dataset.class_names or run.state["train_images"] != len(dataset.train):
+    now_images, then_images = dataset.fingerprint(), run.state["images"]
+    if run.class_names != dataset.class_names or now_images != then_images:
         raise DataError(
-            f"{config.data}: expected what the run began with, {run.state['train_images']} training images of "
-            f"{len(run.class_names)} classes, got {len(dataset.train)} of {len(dataset.class_names)}; restore them, or "
-            "start a new run"
+            f"{config.data}: expected the images that the run began with ({then_images} in {len(run.class_names)} "
+            f"classes), got others ({now_images} in {len(dataset.class_names)}); restore them, or start a new run"
         )
     trainer = Trainer(run.net, dataset, run.preprocessing, config)
-    trainer.restore(run.arrays, run.state)
-    description = {
-        name: run.state[name] for name in ("model", "class_names", "train_images", "preprocessing", "environment")
-    }
-    _cut_log(folder / "log.jsonl", trainer.step)
+    try:
+        trainer.restore(run.arrays, run.state)
+        description = {
+            name: run.state[name] for name in ("model", "class_names", "images", "preprocessing", "environment")
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{run.path}: damaged, or written by another version of minidl ({error!r})") from error
+    Log(folder / "log.jsonl").cut(trainer.step)
     reporter.note(f"resumes {folder} at step {trainer.step} of {trainer.total_steps}")
     return _run(trainer, folder, description, reporter)
 
@@ -165,9 +174,12 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
     def draw() -> None:
         if trainer.history:
             title = f"{trainer.config.model} on {trainer.config.data}, seed {trainer.config.seed}"
-            draw_curves(trainer.history, title, folder / "curves.png")
+            try:
+                draw_curves(trainer.history, title, folder / "curves.png")
+            except Exception as error:  # no picture is worth a training run
+                reporter.note(f"curves.png could not be drawn: {error}")
 
-    trainer.reporter, trainer.save = _Log(folder / "log.jsonl", reporter), save
+    trainer.reporter, trainer.log, trainer.save = reporter, Log(folder / "log.jsonl").write, save
     if not (folder / "last.safetensors").exists():
         save(trainer)  # from here on the folder can be resumed, whatever happens
         (folder / "config.toml").write_text(trainer.config.to_toml(), encoding="utf-8")
@@ -245,7 +257,10 @@ class LoadedRun:
             self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
             on_bad_image=on_bad_image or self.config.on_bad_image,
         )  # fmt: skip
-        return evaluate(self.net, loader.epoch(), self.config.device), loader.skipped
+        tally = evaluate(self.net, loader.epoch(), self.config.device)
+        if not tally.count:
+            raise DataError(f"{dataset.spec}: no image of the {split} split could be read, so nothing was measured")
+        return tally, loader.skipped
 
 
 def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
@@ -262,11 +277,16 @@ def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
     try:
         config = Config.from_mapping(state["config"], str(path))
         config = config if device is None else replace(config, device=device)
-        net = models.get(state["model"]["name"]).build(**state["model"]["options"])
+        architecture = models.get(state["model"]["name"])
+        net = architecture.build(**state["model"]["options"])
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
         class_names = tuple(state["class_names"])
+        if net.output_shape((architecture.input_size,) * 2 + (preprocessing.channels,)) != (len(class_names),):
+            raise CheckpointError(f"{path}: the checkpoint has {len(class_names)} class names, not one for each output")
     except KeyError as error:
         raise CheckpointError(f"{path}: the checkpoint lacks {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged, or written by another version of minidl ({error})") from error
     weights = {name.removeprefix("net."): array for name, array in arrays.items() if name.startswith("net.")}
     try:
         net.load_state_dict(weights)
@@ -298,52 +318,6 @@ def environment() -> dict[str, str]:
         "the number of kernel threads": str(num_threads()),
         "the matrix product": ", ".join(sorted(blas)) or "unknown",
     }
-
-
-class _Log(Reporter):
-    """Writes log.jsonl, and passes everything on to the reporter that a person sees."""
-
-    def __init__(self, path: Path, inner: Reporter) -> None:
-        self.path, self.inner = path, inner
-
-    def note(self, text: str) -> None:
-        self.inner.note(text)
-
-    def stop(self) -> None:
-        self.inner.stop()
-
-    def start(self, trainer: Trainer) -> None:
-        self.inner.start(trainer)
-
-    def step(self, trainer: Trainer, loss: float, lr: float) -> None:
-        if trainer.step % LOG_EVERY == 0:
-            self._write({"event": "step", "step": trainer.step, "loss": loss, "lr": lr})
-        self.inner.step(trainer, loss, lr)
-
-    def epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        self._write({"event": "epoch", **row})
-        self.inner.epoch(trainer, row)
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint of this step, and a last line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
 
 
 @contextmanager
@@ -379,28 +353,3 @@ def _check_outputs(net: Sequential, shape: tuple[int, int, int], dataset: Datase
             f"model {config.model}: expected one output for each of the {len(dataset.class_names)} classes of "
             f"{config.data}, got {outputs}; leave num_classes out"
         )
-
-
-def _new_folder(config: Config, out: str | Path | None) -> Path:
-    if out is not None:
-        folder = Path(out)
-        if (folder / "last.safetensors").exists():
-            raise ArgumentError(
-                f"out: {folder} already holds a run; go on with it by --resume {folder}, or choose another folder"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArgumentError(f"out: {folder} cannot be made a folder ({error.strerror})") from error
-        return folder
-    stem = re.sub(r"[^\w.-]+", "_", f"{config.model}-{Path(config.data.removeprefix('folder:')).name}").strip("_")
-    runs, number = Path("runs"), 1
-    runs.mkdir(exist_ok=True)
-    while True:
-        folder = runs / f"{stem}-{number}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minidl.arrays import Array, array_module
 from minidl.combine import Sequential
 from minidl.errors import NonFiniteError
@@ -21,12 +23,14 @@ def train_step(
     Raises: NonFiniteError, before anything is changed, where the loss is NaN or infinite; it names the layer in
         which that first shows.
     """
-    logits, cache = net.forward(images, train=True, key=key)
-    value, loss_cache = loss.forward(logits, labels)
+    with np.errstate(all="ignore"):  # what overflows is told below, by the name of its layer
+        logits, cache = net.forward(images, train=True, key=key)
+        value, loss_cache = loss.forward(logits, labels)
     if not math.isfinite(float(value)):
         raise NonFiniteError(f"the loss is {float(value)}: {blame(net, images, key)}")
-    net.backward(loss.backward(loss_cache), cache, input_gradient=False)
-    optimizer.step(lr)
+    with np.errstate(all="ignore"):
+        net.backward(loss.backward(loss_cache), cache, input_gradient=False)
+        optimizer.step(lr)
     optimizer.zero_grad()
     return float(value), logits
 
@@ -43,6 +47,7 @@ def blame(net: Layer, images: Array, key: Key) -> str:
     return f"it first shows in the output of {name}; {cure}" if name else f"all layers' outputs are finite; {cure}"
 
 
+@np.errstate(all="ignore")
 def _first_bad_layer(layer: Layer, x: Array, key: Key) -> str | None:
     if not isinstance(layer, Sequential):
         return "" if not _finite(layer.forward(x, train=True, key=key)[0]) else None

@@ -30,6 +30,7 @@ class Trainer:
 
     net: ends in one output (a logit) for each class of the data set.
     stop: asked after every step; when it says True, `run` returns early, between two steps.
+    log: called with what is to be logged: the loss every few steps, and each epoch's figures.
     save: called at the end of every epoch, and every `config.checkpoint_every` steps.
     """
 
@@ -42,12 +43,13 @@ class Trainer:
         *,
         reporter: Reporter | None = None,
         stop: Callable[[], bool] = lambda: False,
+        log: Callable[[dict[str, Any]], None] = lambda entry: None,
         save: Callable[[Trainer], None] = lambda trainer: None,
     ) -> None:
         self.net = net.to(config.device, config.dtype)
         self.dataset, self.preprocessing, self.config = dataset, preprocessing, config
         self.reporter = reporter or Reporter()
-        self.stop, self.save = stop, save
+        self.stop, self.log, self.save = stop, log, save
 
         self.key = Key(config.seed)
         self.train_loader = self._loader(train=True)
@@ -141,8 +143,9 @@ class Trainer:
         self.history.append(row)
         self.schedule = self.schedule.observed(self.step, 1 - test.top1)
         self.tally = Tally()
-        self.reporter.epoch(self, row)
+        self.log({"event": "epoch", **row})
         self._save()
+        self.reporter.epoch(self, row)  # last, as whoever reads may have gone
 
     def _run_step(self, step: int, images: Array, labels: Array) -> None:
         device, lr = self.config.device, self.schedule.lr(step)
@@ -155,6 +158,8 @@ class Trainer:
             raise NonFiniteError(f"step {step + 1}, lr {lr:g}: {error}") from None
         self.tally.add(loss, logits, labels)
         self.step = step + 1
+        if self.step % LOG_EVERY == 0:
+            self.log({"event": "step", "step": self.step, "loss": loss, "lr": lr})
         self.reporter.step(self, loss, lr)
 
     def _save(self) -> None:

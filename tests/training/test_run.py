@@ -133,6 +133,60 @@ def test_a_folder_that_holds_a_run_is_not_touched(whole):
     assert {file: file.read_bytes() for file in whole[1].iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["config.toml", "curves.png", "notes.txt"])
+def test_a_folder_that_holds_anything_is_not_touched(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ArgumentError, match=f"is not empty \\(it holds {name}\\)"):
+        train(SMALL, tmp_path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "precious")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are claimed by a lock of POSIX")
+def test_one_process_at_a_time(tmp_path, whole):
+    from minidl.training.folder import claimed
+
+    with claimed(whole[1]), pytest.raises(ArgumentError, match="another process is training in it"):
+        resume(whole[1])
+    with claimed(tmp_path), pytest.raises(ArgumentError, match="another process is training in it"):
+        train(SMALL, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_epochs_than_are_done(whole):
+    with pytest.raises(ArgumentError, match="epochs: the run has done 3 already, got 2"):
+        resume(whole[1], epochs=2)
+
+
+def test_a_picture_that_cannot_be_drawn_stops_nothing(tmp_path, monkeypatch):
+    def broken(*args):
+        raise ImportError("no matplotlib")
+
+    monkeypatch.setattr("minidl.training.run.draw_curves", broken)
+    notes = Notes()
+    assert train(replace(SMALL, epochs=1), tmp_path / "run", notes).finished
+    assert notes.notes == ["curves.png could not be drawn: no matplotlib"]
+
+
+def test_an_epoch_is_saved_before_it_is_told(tmp_path):
+    class Gone(Reporter):
+        def epoch(self, trainer, row):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        train(SMALL, tmp_path / "run", Gone())
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors")[1]["step"] == 23
+
+
+def test_a_log_with_foreign_lines(tmp_path):
+    train(SMALL, tmp_path / "run", Notes(interrupt_at=30))
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_bytes()
+    log.write_bytes(lines + b'{"x": 1}\n[1]\n\xff\n{"event": "st')
+    assert resume(tmp_path / "run").finished
+    assert log.read_bytes().startswith(lines)
+    assert all("step" in json.loads(line) for line in log.read_text().splitlines())
+
+
 def test_default_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = replace(SMALL, epochs=1, model="lenet5(num_classes=10)")
@@ -188,6 +242,10 @@ def test_checkpoint_of_another_model(tmp_path, whole):
     arrays, state = load_checkpoint(whole[1] / "last.safetensors")
     state["model"] = {"name": "lenet5", "options": {"num_classes": 11, "in_channels": 1}}
     save_checkpoint(tmp_path / "c.safetensors", arrays, state)
+    with pytest.raises(CheckpointError, match="has 10 class names, not one for each output"):
+        load_run(tmp_path / "c.safetensors")
+    state["class_names"].append("eleven")
+    save_checkpoint(tmp_path / "c.safetensors", arrays, state)
     with pytest.raises(CheckpointError, match=r"fc5\.weight has shape \(84, 10\) instead of \(84, 11\)"):
         load_run(tmp_path / "c.safetensors")
     del state["class_names"]
@@ -240,7 +298,16 @@ def test_changed_data_is_refused_on_resume(tmp_path):
     train(config, tmp_path / "run", Notes(interrupt_at=1))
     make_photos(tmp_path / "more", classes=("a", "b", "c"))
     (tmp_path / "more" / "c").rename(tmp_path / "photos" / "c")
-    with pytest.raises(DataError, match="expected what the run began with"):
+    with pytest.raises(DataError, match="expected the images that the run began with"):
+        resume(tmp_path / "run")
+
+
+def test_swapped_images_are_noticed_on_resume(tmp_path):
+    make_photos(tmp_path / "photos")
+    config = Config(model="lenet5", data=f"folder:{tmp_path / 'photos'}", epochs=2, batch=4)
+    train(config, tmp_path / "run", Notes(interrupt_at=1))
+    (tmp_path / "photos" / "circle" / "0.jpg").rename(tmp_path / "photos" / "circle" / "new.jpg")
+    with pytest.raises(DataError, match="expected the images that the run began with"):
         resume(tmp_path / "run")
 
 
