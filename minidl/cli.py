@@ -10,7 +10,6 @@ import inspect
 import json
 import math
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from minidl import __version__
-from minidl.errors import ArgumentError, CacheError, MinidlError
+from minidl.errors import ArgumentError, MinidlError
 from minidl.training.config import Config, read_toml
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("minidl: interrupted", file=sys.stderr)
             raise SystemExit(130) from None
-        except (EOFError, pickle.UnpicklingError) as error:  # nothing else here reads a pickle
-            raise CacheError("a compiled kernel on the disk is damaged; delete kernels/__pycache__") from error
 
     return app.command(name=function.__name__.removesuffix("_"))(run)
 

@@ -62,10 +62,6 @@ class CheckpointError(MinidlError, OSError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
-class CacheError(MinidlError, OSError):
-    """A file of the kernel cache cannot be used."""
-
-
 class UnknownNameError(ArgumentError):
     """A name that is not in a list of choices.
 

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,27 @@ def test_without_a_folder_to_write_to_kernels_still_compile():
     x = np.ones(3)
     double(x, 0, 2)
     assert x.tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"), [(".nbi", "empty"), (".nbi", "folder"), (".nbc", "junk"), (".nbc", "cut")]
+)
+def test_a_damaged_cache_costs_a_compilation_and_no_more(tmp_path, suffix, damage):
+    script = "import numpy as np; from minidl.ops.relu import relu_gradient as g; print(g(np.ones(3), np.ones(3)))"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run():
+        return subprocess.run([sys.executable, "-c", script], text=True, env=environment, capture_output=True)
+
+    assert run().stdout == "[1. 1. 1.]\n"
+    files = list(tmp_path.rglob(f"*{suffix}"))
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        file.unlink()
+        if damage == "folder":
+            file.mkdir()
+        else:
+            file.write_bytes({"empty": b"", "junk": b"junk" * 99, "cut": content[: len(content) // 2]}[damage])
+    done = run()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1. 1. 1.]\n", "")
