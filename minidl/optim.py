@@ -56,17 +56,21 @@ class Optimizer:
         self.updates: dict[str, int] = {}
 
     def step(self, lr: float) -> None:
-        """Change every parameter that has a gradient.
+        """Change every parameter that has a gradient. On an error nothing has changed.
 
-        Raises: ArgumentError for a learning rate that is negative or not finite.
+        Raises: ArgumentError for a learning rate that is negative or not finite, and for parameters that were moved
+            since their running arrays were made; ShapeError, DTypeError for a gradient that does not fit.
         """
         _require(type(self).__name__, "lr", lr, 0, math.inf)
+        ready = {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 self._check(name, parameter.value, parameter.grad)
-                slots, decay = self._slots(name), self.weight_decay * self.decay_multipliers[name]
-                self.updates[name] = self.updates.get(name, 0) + 1
-                self._update(name, parameter.value, parameter.grad, slots, lr * self.lr_multipliers[name], decay)
+                ready[name] = parameter.value, parameter.grad, self._slots(name)
+        for name, (value, grad, slots) in ready.items():
+            decay = self.weight_decay * self.decay_multipliers[name]
+            self.updates[name] = self.updates.get(name, 0) + 1
+            self._update(name, value, grad, slots, lr * self.lr_multipliers[name], decay)
 
     def _check(self, name: str, value: Array, grad: Array) -> None:
         if not is_array(grad) or grad.shape != value.shape:

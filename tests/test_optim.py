@@ -249,11 +249,12 @@ def test_a_bad_learning_rate_changes_nothing(lr):
     ],
 )
 def test_gradients_that_do_not_fit(grad, message):
-    parameter = Parameter(np.ones(2))
-    parameter.grad = grad
+    fits, parameter = Parameter(np.ones(3)), Parameter(np.ones(2))
+    fits.grad, parameter.grad = np.ones(3), grad
     with pytest.raises((ShapeError, DTypeError), match=message):
-        SGD({"fc1.bias": parameter}).step(0.1)
+        SGD({"fits": fits, "fc1.bias": parameter}).step(0.1)
     np.testing.assert_array_equal(parameter.value, np.ones(2))
+    np.testing.assert_array_equal(fits.value, np.ones(3))
 
 
 def test_parameters_without_names():

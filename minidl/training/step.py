@@ -20,7 +20,7 @@ def train_step(
 ) -> tuple[float, Array]:
     """Forward, loss, backward, update: returns the loss and the logits that it was computed from.
 
-    Raises: NonFiniteError, before anything is changed, where the loss is NaN or infinite; it names the layer in
+    Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite; it names the layer in
         which that first shows.
     """
     with np.errstate(all="ignore"):  # what overflows is told below, by the name of its layer
