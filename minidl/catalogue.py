@@ -9,12 +9,14 @@ would be an error of less than one percent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from minidl import gradcheck
-from minidl.errors import UnknownNameError
+from minidl.errors import ArgumentError, UnknownNameError
 from minidl.gradcheck import FIRST_KEY, Report
 from minidl.layer import Layer, Shape
 from minidl.layers import (
@@ -115,10 +117,49 @@ LOSSES: dict[str, LossLine] = {
 MODELS = ("alexnet_mini",)  # those that "all" stands for: the others take minutes
 
 
-def check_named(name: str = "all", key: Key = FIRST_KEY) -> Iterator[Report]:
-    """Gradient checks by name, capitals or not: of a layer, a loss, or a model at batch 2; or "all".
+@dataclass(frozen=True)
+class Case:
+    """Something to check: how to make it, and at which inputs (arrays or shapes, as `gradcheck.check` takes them)."""
 
-    One report for each line of the catalogue that the name stands for, as they come.
+    name: str
+    make: Callable[[], Layer | Loss]
+    inputs: tuple[Any, ...]
+    effort: Mapping[str, Any] = field(default_factory=dict)  # other than usual, where a forward pass is slow
+
+    def check(self, key: Key = FIRST_KEY) -> Report:
+        """The gradient check, under the name of this case."""
+        return replace(gradcheck.check(self.make(), *self.inputs, key=key, **self.effort), subject=self.name)
+
+    def plot(self, report: Report, path: Path | str, key: Key = FIRST_KEY) -> None:
+        """Draw what the check found: see `gradcheck.plot`."""
+        gradcheck.plot(report, self.make(), *self.inputs, path=path, key=key)
+
+
+def cases(name: str = "all") -> list[Case]:
+    """What a name stands for: a layer, a loss, one line of the catalogue, a model at batch 2, or "all".
+
+    Capitals and underscores do not matter: local_response_norm is LocalResponseNorm.
+
+    >>> [case.name for case in cases("softmax")]
+    ['Softmax', 'Softmax: of each pixel']
+
+    Raises: UnknownNameError ("did you mean …").
+    """
+    from minidl import models
+
+    lines = [*LAYERS, *LOSSES]
+    wanted = plain(name)
+    found = [_line(line) for line in lines if wanted in ("all", plain(kind(line)))]
+    found = found or [_line(line) for line in lines if wanted == plain(line)]
+    found += [_model(m) for m in models.MODELS if wanted == plain(m) or (wanted == "all" and m in MODELS)]
+    if not found:
+        kinds = dict.fromkeys(kind(line) for line in lines)
+        raise UnknownNameError("layer, loss or model", name, ["all", *kinds, *models.MODELS])
+    return found
+
+
+def check_named(name: str = "all", key: Key = FIRST_KEY) -> Iterator[Report]:
+    """One gradient check for each of the `cases` that a name stands for, as they come.
 
     >>> for report in check_named("flatten"):
     ...     print(report.subject, report.passed)
@@ -126,35 +167,56 @@ def check_named(name: str = "all", key: Key = FIRST_KEY) -> Iterator[Report]:
 
     Raises: UnknownNameError ("did you mean …").
     """
-    from minidl import models
-
-    kinds = list(dict.fromkeys(_kind(line) for line in {**LAYERS, **LOSSES}))
-    wanted = name.lower()
-    found = [line for line in {**LAYERS, **LOSSES} if wanted in ("all", _kind(line).lower())]
-    found += [model for model in models.MODELS if wanted == model or (wanted == "all" and model in MODELS)]
-    if not found:
-        raise UnknownNameError("layer, loss or model", name, ["all", *kinds, *models.MODELS])
-    return (_check(line, key) for line in found)
+    return (case.check(key) for case in cases(name))
 
 
-def _kind(line: str) -> str:
+def own_case(spec: str, shape: Shape | None) -> Case:
+    """A layer of the user's own, from "FILE.py:EXPRESSION", such as "mine.py:Scale(3)"; a class is called.
+
+    shape: of x, batch and all.
+    Raises: ArgumentError for a file that cannot be run, an expression that is no layer, and a missing shape.
+    """
+    path, _, expression = spec.rpartition(":")
+    if shape is None:
+        raise ArgumentError(f"{spec}: a layer of one's own needs the shape of its input, as in --shape 2,5,5,3")
+    try:
+        made = eval(expression, runpy.run_path(path))
+        made = made() if isinstance(made, type) else made
+    except Exception as error:
+        raise ArgumentError(f"{spec}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Layer):
+        raise ArgumentError(f"{spec}: expected a layer, got {made!r}; losses are checked from Python")
+    return Case(expression, lambda: made, (shape,))
+
+
+def kind(line: str) -> str:
+    """The class that a line of the catalogue is about.
+
+    >>> kind("Conv2d: dilated")
+    'Conv2d'
+    """
     return line.partition(":")[0]
 
 
-def _check(line: str, key: Key) -> Report:
+def plain(name: str) -> str:
+    """A name without capitals and underscores."""
+    return name.lower().replace("_", "")
+
+
+def _line(line: str) -> Case:
     if line in LAYERS:
         make_layer, shape = LAYERS[line]
-        report = gradcheck.check(make_layer(), shape, key=key)
-    elif line in LOSSES:
-        make_loss, shape, targets = LOSSES[line]
-        report = gradcheck.check(make_loss(), shape, targets, key=key)
-    else:
-        from minidl import models
+        return Case(line, make_layer, (shape,))
+    make_loss, shape, targets = LOSSES[line]
+    return Case(line, make_loss, (shape, targets))
 
-        model = models.get(line)
-        images = (2, model.input_size, model.input_size, model.input_channels)
-        report = gradcheck.check(model.build(), images, key=key, directions=1, elements=1)
-    return replace(report, subject=line)
+
+def _model(name: str) -> Case:
+    from minidl import models
+
+    model = models.get(name)
+    images = (2, model.input_size, model.input_size, model.input_channels)
+    return Case(name, model.build, (images,), {"directions": 1, "elements": 1})
 
 
 def _residual(inputs: int, outputs: int) -> Sum:

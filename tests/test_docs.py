@@ -144,8 +144,10 @@ def test_figures_are_what_the_script_draws(make_figures: ModuleType) -> None:
 
 
 def test_every_figure_is_shown() -> None:
-    shown = {Path(target).name for page in PAGES for target in LINK.findall(prose(page)) if target.endswith(".svg")}
-    assert shown == {path.name for path in (ROOT / "docs" / "figures").glob("*.svg")}
+    shown = {
+        Path(target).name for page in PAGES for target in LINK.findall(prose(page)) if target.endswith((".svg", ".png"))
+    }
+    assert shown == {path.name for path in (ROOT / "docs" / "figures").glob("*.[sp][vn]g")}
 
 
 # What architecture.md says about imports.

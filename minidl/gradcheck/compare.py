@@ -1,37 +1,23 @@
-"""Does backward compute the derivative of forward? Any layer, net or loss can be asked:
-
-    from minidl import gradcheck
-    report = gradcheck.check(MyLayer(), (2, 5, 5, 3))
-    print(report)
-
-Every tensor t that has a gradient (the input, and each parameter) is moved a little to both sides, and the change of
-the output is held against what backward says:
-
-    (f(t + ε·v) − f(t − ε·v)) / 2ε   against   (∂f/∂t)·v
-
-The two agree to O(ε²) where f is smooth, and rounding adds about 10⁻¹⁶·|f|/ε: in float64 with ε = 10⁻⁴, both are far
-below the 10⁻⁶ that is asked for, and any wrong term is far above.
-"""
+"""The check itself: derivatives by backward, held against derivatives by differences."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidl.arrays import Array, array_module, device_of, is_array, to_device
 from minidl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
-from minidl.layer import Layer, Parameter, Shape
+from minidl.gradcheck.report import Element, Mode, Report, TensorReport
+from minidl.gradcheck.subject import Function, function_of
+from minidl.layer import Layer, Parameter
 from minidl.losses import Loss
 from minidl.random import Key
 
-Mode: TypeAlias = Literal["directional", "full"]
-Index: TypeAlias = tuple[int, ...]
 Draw: TypeAlias = Callable[[], tuple[Array, int | None]]  # a direction v, and its coordinate where it has but one
 
 SMALLEST_STEP = 1e-8  # rounding, about 1e-16·|f|/ε, is then 1e-8·|f|: still well below the tolerance
@@ -39,126 +25,6 @@ REDRAWS = 3  # so many directions are tried before the step is made smaller, whe
 FEW_ELEMENTS = 200  # in a tensor found wrong, so many elements are all looked at
 LARGEST_JACOBIAN = 2_000_000  # elements
 FIRST_KEY = Key(0)
-
-
-# --- what comes out -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Element:
-    """One number of a gradient both ways: ∂⟨r, y⟩/∂tensor[index], or in full mode ∂y[output]/∂tensor[index]."""
-
-    tensor: str
-    index: Index
-    analytic: float
-    numeric: float
-    relative_error: float
-    output: Index | None = None
-
-    @property
-    def absolute_error(self) -> float:
-        """|numeric − analytic|."""
-        return abs(self.numeric - self.analytic)
-
-    @property
-    def place(self) -> str:
-        """Such as "weight[0, 2]", or in full mode "∂y[3, 1]/∂weight[0, 2]"."""
-        place = f"{self.tensor}{list(self.index)}"
-        return place if self.output is None else f"∂y{list(self.output)}/∂{place}"
-
-    def __str__(self) -> str:
-        return f"{self.place}: backward {self.analytic:.9g}, difference quotient {self.numeric:.9g}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The element as JSON can hold it."""
-        return {**asdict(self), "absolute_error": self.absolute_error}
-
-
-@dataclass(frozen=True)
-class TensorReport:
-    """What was found about the gradient of one tensor.
-
-    error: the largest relative error, over directions and single elements; infinite where there was nothing to compare.
-    worst: the element with the largest relative error among those that were compared one by one.
-    comparisons: how many derivatives were compared.
-    step: the smallest ε that was needed.
-    note: what else is to be said; on failure, what the fault may be.
-    """
-
-    name: str
-    shape: Shape
-    error: float
-    worst: Element | None = None
-    comparisons: int = 0
-    step: float = math.nan
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a gradient check. It prints as a text, and `to_dict` makes it JSON.
-
-    faults: what is wrong with the subject as a whole, such as a forward pass that writes into x.
-    """
-
-    subject: str
-    mode: Mode
-    tolerance: float
-    tensors: tuple[TensorReport, ...]
-    faults: tuple[str, ...] = ()
-
-    @property
-    def error(self) -> float:
-        """The largest relative error of all tensors."""
-        return max(tensor.error for tensor in self.tensors)
-
-    @property
-    def passed(self) -> bool:
-        """Whether all errors are within the tolerance and there is no other fault."""
-        return not self.faults and self.error <= self.tolerance
-
-    @property
-    def worst(self) -> Element | None:
-        """The worst element of the worst tensor."""
-        return max(self.tensors, key=lambda tensor: tensor.error).worst
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it: an infinite error is None."""
-        tensors = [{**asdict(t), "worst": t.worst.to_dict() if t.worst else None} for t in self.tensors]
-        plain = {**asdict(self), "tensors": tensors, "passed": self.passed, "error": self.error}
-        result: dict[str, Any] = _finite(plain)
-        return result
-
-    def __str__(self) -> str:
-        verdict = "passed" if self.passed else "FAILED"
-        lines = [
-            f"{self.subject}: gradient check {verdict}, largest error {self.error:.1e}, allowed {self.tolerance:g}"
-        ]
-        lines += [f"  ✗ {fault}" for fault in self.faults]
-        rows = [("tensor", "shape", "error", "worst element", "backward", "difference quotient")]
-        for tensor in self.tensors:
-            worst = tensor.worst
-            found = (worst.place, f"{worst.analytic:+.8g}", f"{worst.numeric:+.8g}") if worst else ("", "", "")
-            rows.append((tensor.name, str(tensor.shape), f"{tensor.error:.1e}", *found))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-        lines.append(f"    {table[0]}".rstrip())
-        for tensor, row in zip(self.tensors, table[1:], strict=True):
-            lines.append(f"  {' ' if tensor.error <= self.tolerance else '✗'} {row}".rstrip())
-            if tensor.note:
-                lines.append(f"      {tensor.note}")
-        return "\n".join(lines)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# --- the check ----------------------------------------------------------------------------------------------------
 
 
 def check(
@@ -212,101 +78,10 @@ def check(
         raise ArgumentError(f"expected at least one direction and one element, got {directions} and {elements}")
     if not eps >= SMALLEST_STEP:
         raise ArgumentError(f"eps: expected at least {SMALLEST_STEP:g}, below which rounding prevails, got {eps!r}")
-    function = _function(subject, inputs, key)
+    function = function_of(subject, inputs, key)
     comparison = _Comparison(function, mode, eps, tolerance, key.at("directions").generator())
     reports = tuple(comparison.report(tensor, directions, elements) for tensor in comparison.tensors)
     return Report(str(subject), mode, tolerance, reports, tuple(comparison.faults))
-
-
-# --- the subject as a function of its tensors ---------------------------------------------------------------------
-
-
-@dataclass
-class _Function:
-    """y = f(tensors): a layer or a loss, with the input as one more parameter."""
-
-    name: str
-    tensors: dict[str, Parameter]
-    input: Parameter
-    forward: Callable[[Array], tuple[Array, Any]]
-    backward: Callable[[Array, Any], Array | None]
-    decisions: Callable[[Any], list[Array]]
-
-
-def _function(subject: Layer | Loss, inputs: tuple[Any, ...], key: Key) -> _Function:
-    if isinstance(subject, Loss):
-        return _loss_function(subject, inputs, key)
-    if isinstance(subject, Layer):
-        return _layer_function(subject, inputs, key)
-    raise ArgumentError(
-        f"expected a layer, a net or a loss, got {subject!r}; a class needs to be called, as in check(MyLayer(), …)"
-    )
-
-
-def _layer_function(original: Layer, inputs: tuple[Any, ...], key: Key) -> _Function:
-    if len(inputs) != 1:
-        raise ArgumentError(f"{original}: expected one input, x or its shape, got {len(inputs)}")
-    layer = copy.deepcopy(original)
-    parameters = layer.parameters()
-    device = next((device_of(parameter.value) for parameter in parameters.values()), "cpu")
-    x = Parameter(_array(inputs[0], key.at("x"), device))
-    layer.to(device_of(x.value), np.float64)
-    for name, parameter in parameters.items():
-        _move_apart(parameter, key.at(name))
-    kept = [(buffer, buffer.value.copy()) for buffer in layer.buffers().values()]
-
-    def forward(given: Array) -> tuple[Array, Any]:
-        for buffer, value in kept:
-            buffer.value = value.copy()
-        return _pair(layer, layer.forward(given, train=True, key=key))
-
-    name = "x" if "x" not in parameters else "(input)"
-    return _Function(str(layer), {name: x, **parameters}, x, forward, layer.backward, layer.decisions)
-
-
-def _loss_function(original: Loss, inputs: tuple[Any, ...], key: Key) -> _Function:
-    if len(inputs) != 2:
-        raise ArgumentError(f"{original}: expected two inputs, outputs and targets, got {len(inputs)}")
-    loss = copy.deepcopy(original)
-    outputs = Parameter(_array(inputs[0], key.at("outputs")))
-    targets = _array(inputs[1], key.at("targets"))
-
-    def forward(given: Array) -> tuple[Array, Any]:
-        value, cache = _pair(loss, loss.forward(given, targets))
-        return array_module(value).asarray(value), cache
-
-    def backward(dy: Array, cache: Any) -> Array:
-        return loss.backward(cache, dy)
-
-    return _Function(str(loss), {"outputs": outputs}, outputs, forward, backward, lambda cache: [])
-
-
-def _array(given: Any, key: Key, device: str = "cpu") -> Array:
-    """The given array, its floats as float64; or random numbers of the given shape."""
-    if isinstance(given, tuple) and all(isinstance(size, int) for size in given):
-        return to_device(np.asarray(key.generator().standard_normal(given)), device)
-    values = given if is_array(given) else np.asarray(given)
-    copied: Array = values.astype(np.float64 if values.dtype.kind == "f" else values.dtype, copy=True)
-    return copied
-
-
-def _move_apart(parameter: Parameter, key: Key) -> None:
-    """Make a parameter of equal numbers generic: each moves by up to a fifth of itself, a zero by up to 0.2."""
-    value = parameter.value
-    if (value == value.ravel()[0]).all():
-        moves = to_device(np.asarray(key.generator().uniform(-0.2, 0.2, value.shape)), device_of(value))
-        parameter.value = value + moves * array_module(value).where(value == 0, 1, value)
-
-
-def _pair(subject: Layer | Loss, result: Any) -> tuple[Any, Any]:
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise ArgumentError(
-            f"{subject}: expected forward to return two things, y and a cache, got {type(result).__name__}"
-        )
-    return result
-
-
-# --- comparing ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -345,7 +120,7 @@ class _Comparison:
     """
 
     def __init__(
-        self, function: _Function, mode: Mode, eps: float, tolerance: float, generator: np.random.Generator
+        self, function: Function, mode: Mode, eps: float, tolerance: float, generator: np.random.Generator
     ) -> None:
         self.function, self.full, self.eps, self.tolerance = function, mode == "full", eps, tolerance
         self.generator = generator
@@ -511,9 +286,7 @@ class _Comparison:
         xp, gradient = array_module(v), tensor.gradient
         analytic = gradient @ v.reshape(-1) if coordinate is None else gradient[:, coordinate]
         typical = xp.linalg.norm(gradient) * xp.linalg.norm(v) / math.sqrt(gradient.size)
-        difference = abs(numeric - analytic)
-        scale = xp.maximum(xp.maximum(abs(numeric), abs(analytic)), typical)
-        error = difference / xp.where(scale > 0, scale, 1)
+        error, difference = relative_error(numeric, analytic, typical), abs(numeric - analytic)
         # What has no influence crosses no kink, and is seen at the first step already. The noise of smaller steps is
         # larger, and not forgiven: a fault could hide in it.
         error = xp.where((error > self.tolerance) & (difference <= self.noise / self.eps), 0, error)
@@ -612,6 +385,14 @@ class _Comparison:
         return Element(tensor.name, index, analytic, numeric, error, output)
 
 
+def relative_error(numeric: Array, analytic: Array, typical: Any) -> Array:
+    """|numeric − analytic| / max(|numeric|, |analytic|, typical), where typical is ‖g‖·‖v‖/√n: see `check`."""
+    xp = array_module(numeric)
+    scale = xp.maximum(xp.maximum(abs(numeric), abs(analytic)), typical)
+    error: Array = abs(numeric - analytic) / xp.where(scale > 0, scale, 1)
+    return error
+
+
 def _better(a: _Compared, b: _Compared) -> _Compared:
     """Row by row the comparison with the smaller error."""
     if a.error.size == 1:
@@ -631,6 +412,8 @@ def _diagnosis(tensor: _Tensor, found: list[Element], tolerance: float) -> str:
     counts = f"wrong at {len(wrong)} of {len(found)} elements looked at"
     if all(element.analytic == 0 for element in wrong):
         return f"{counts}, where backward says 0: a term is missing"
+    if all(element.numeric == 0 for element in wrong):
+        return f"{counts}, where the output does not depend on them and backward should say 0"
     ratios = [element.analytic / element.numeric if element.numeric else math.inf for element in wrong]
     if len(wrong) > 1 and all(math.isclose(ratio, ratios[0], rel_tol=1e-4) for ratio in ratios):
         if math.isclose(ratios[0], -1, rel_tol=1e-4):
