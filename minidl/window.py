@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, TypeAlias
 
-from minidl.errors import ArgumentError, ShapeError, UnknownNameError
+from minidl.errors import ArgumentError, ShapeError, UnknownNameError, told
 
 Rounding: TypeAlias = Literal["floor", "ceil"]
 Pair: TypeAlias = tuple[int, int]
 Size: TypeAlias = int | Sequence[int]
-Padding: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]]
+Padding: TypeAlias = Literal["same"] | int | Sequence[int] | Sequence[Sequence[int]]
 
 
 def _pair(name: str, value: Size, least: int) -> Pair:
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        raise ArgumentError(f"{name}: expected an integer or two (height, width), got {value!r}")
+    if len(values) != 2 or not all(isinstance(v, Integral) and not isinstance(v, bool) for v in values):
+        raise ArgumentError(f"{name}: expected an integer or two (height, width), got {told(value)}")
     if min(values) < least:
         raise ArgumentError(f"{name}: expected at least {least}, got {value!r}")
-    return values[0], values[1]
+    return int(values[0]), int(values[1])
+
+
+def _padding(value: int | Sequence[int] | Sequence[Sequence[int]]) -> tuple[Pair, Pair]:
+    if isinstance(value, Integral):
+        value = int(value), int(value)
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise ArgumentError(
+            'padding: expected an integer, (height, width) or ((top, bottom), (left, right)), or "same", '
+            f"got {told(value)}"
+        )
+    return _pair("padding", value[0], 0), _pair("padding", value[1], 0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Window:
     (55, 55)
     >>> Window.of(11, stride=4, rounding="ceil").output_size(224, 224)  # the paper's 224
     (55, 55)
+    >>> print(Window.of((3, 4), padding="same"))
+    3×4, padding=((1, 1), (1, 2))
 
     Source: Dumoulin and Visin 2016, arXiv 1603.07285; the ceil rule is PyTorch's.
     """
@@ -53,6 +67,22 @@ class Window:
     dilation: Pair = (1, 1)
     rounding: Rounding = "floor"
 
+    def __post_init__(self) -> None:
+        if self.rounding not in ("floor", "ceil"):
+            raise UnknownNameError("rounding", self.rounding, ["floor", "ceil"])
+        given = self.kernel, self.stride, self.padding, self.dilation
+        sizes = (
+            _pair("kernel", given[0], 1),
+            _pair("stride", given[1], 1),
+            _padding(given[2]),
+            _pair("dilation", given[3], 1),
+        )
+        if given != sizes:
+            raise ArgumentError(
+                f"Window: expected pairs as kernel, stride, padding and dilation, got {given}; "
+                "Window.of also takes single integers"
+            )
+
     @classmethod
     def of(
         cls,
@@ -62,27 +92,31 @@ class Window:
         dilation: Size = 1,
         rounding: Rounding = "floor",
     ) -> Window:
-        """A window from integers or (height, width) pairs; padding may also be ((top, bottom), (left, right)).
+        """A window from integers or (height, width) pairs.
 
+        padding: also ((top, bottom), (left, right)); or, with stride 1, "same" for as many positions as the image has
+            elements: span − 1 in all, and where that is odd, one more at the end (PyTorch's rule).
         Raises: ArgumentError naming the argument.
         """
-        if rounding not in ("floor", "ceil"):
-            raise UnknownNameError("rounding", str(rounding), ["floor", "ceil"])
-        if isinstance(padding, int):
-            rows, columns = (padding, padding), (padding, padding)
-        else:
-            if not isinstance(padding, Sequence) or len(padding) != 2:
-                raise ArgumentError(
-                    f"padding: expected an integer, (height, width) or ((top, bottom), (left, right)), got {padding!r}"
-                )
-            rows, columns = _pair("padding", padding[0], 0), _pair("padding", padding[1], 0)
-        return cls(
+        window = cls(
             kernel=_pair("kernel_size", kernel_size, 1),
             stride=_pair("stride", stride, 1),
-            padding=(_pair("padding", rows, 0), _pair("padding", columns, 0)),
             dilation=_pair("dilation", dilation, 1),
             rounding=rounding,
         )
+        return replace(
+            window,
+            padding=window._same_padding() if isinstance(padding, str) and padding == "same" else _padding(padding),
+        )
+
+    def _same_padding(self) -> tuple[Pair, Pair]:
+        if self.stride != (1, 1):
+            raise ArgumentError(
+                f'padding: "same" takes stride 1, got stride={_short(self.stride)}; '
+                "with a longer one give ((top, bottom), (left, right))"
+            )
+        rows, columns = self.span[0] - 1, self.span[1] - 1
+        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
     @property
     def span(self) -> Pair:
@@ -98,9 +132,11 @@ class Window:
 
     def _positions(self, axis: int, n: int) -> int:
         before, after = self.padding[axis]
+        name = ("height", "width")[axis]
+        if not isinstance(n, Integral) or n < 1:
+            raise ShapeError(f"expected a positive integer as {name}, got {told(n)}")
         room = n + before + after - self.span[axis]
         if room < 0:
-            name = ("height", "width")[axis]
             least = max(1, self.span[axis] - before - after)
             raise ShapeError(f"expected a {name} of at least {least} for a window of {self}, got {n}")
         steps, rest = divmod(room, self.stride[axis])

@@ -70,6 +70,26 @@ def alexnet(groups: int = 2, lrn: bool = True, num_classes: int = 1000, in_chann
 
 
 @model(input_size=227, schemes=SCHEMES, recipe=RECIPE)
+def bvlc_alexnet(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
+    """Caffe's replication of the paper's net, layer by layer the bvlc_alexnet of ONNX's model zoo.
+
+    It is `alexnet` with Caffe's normalisation, k = 1 and scale = alpha/size, and a padded pool5: nothing at 227
+    pixels, but it makes 6×6 maps from the zoo's 224 as well.
+
+    >>> bvlc_alexnet().output_shape((224, 224, 3))
+    (1000,)
+    >>> sum(parameter.size for parameter in bvlc_alexnet().parameters().values())
+    60965224
+    """
+    changed = {
+        "norm1": LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=1, average=True),
+        "norm2": LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=1, average=True),
+        "pool5": MaxPool2d(kernel_size=3, stride=2, padding=((0, 1), (0, 1))),
+    }
+    return Sequential(**alexnet(num_classes=num_classes, in_channels=in_channels).layers | changed)
+
+
+@model(input_size=227, schemes=SCHEMES, recipe=RECIPE)
 def alexnet_no_padding(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
     """The AlexNet of PadhAI's lecture: no padding, no groups, no LRN; its maps shrink faster, to 2×2.
 

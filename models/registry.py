@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from minidl.combine import Sequential
-from minidl.errors import ArgumentError, UnknownNameError
+from minidl.errors import ArgumentError, UnknownNameError, expect_flag, expect_integer, told
 from minidl.initializers import SCHEMES, Scheme
 
 Factory = TypeVar("Factory", bound=Callable[..., Sequential])
@@ -32,12 +32,16 @@ class Model:
     def build(self, **options: Any) -> Sequential:
         """A net of this architecture.
 
-        Raises: UnknownNameError for an option that it does not have.
+        Raises: UnknownNameError for an option that it does not have; ArgumentError for a value that it cannot take.
         """
-        known = list(inspect.signature(self.factory).parameters)
-        for name in options:
+        known = inspect.signature(self.factory).parameters
+        for name, value in options.items():
             if name not in known:
                 raise UnknownNameError(f"option of {self.name}", name, known)
+            if isinstance(known[name].default, bool):
+                options[name] = expect_flag(self.name, name, value)
+            elif isinstance(known[name].default, int):
+                options[name] = expect_integer(self.name, name, value)
         return self.factory(**options)
 
     @property
@@ -52,7 +56,7 @@ class Model:
         Raises: UnknownNameError listing those that exist for this model.
         """
         schemes = {**SCHEMES, **self.schemes}
-        if name not in schemes:
+        if not isinstance(name, str) or name not in schemes:
             raise UnknownNameError(f"init for {self.name}", name, schemes)
         return schemes[name]
 
@@ -67,7 +71,7 @@ def parse(spec: str) -> tuple[Model, dict[str, Any]]:
     Raises: ArgumentError for another form; UnknownNameError for an unknown model.
     """
     if not isinstance(spec, str):
-        raise ArgumentError(f"model: expected a name, got {spec!r}")
+        raise ArgumentError(f"model: expected a name, got {told(spec)}")
     if spec.isidentifier():
         return get(spec), {}
     try:
@@ -97,6 +101,6 @@ def get(name: str) -> Model:
 
     Raises: UnknownNameError ("did you mean …").
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UnknownNameError("model", name, MODELS)
     return MODELS[name]

@@ -29,7 +29,11 @@ def shapes(net: Sequential, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]
         ("alexnet(groups=1)", 227, 62_378_344, 1_135_256_096),
         ("alexnet(lrn=False)", 227, 60_965_224, 724_406_816),
         ("alexnet_no_padding", 227, 28_823_912, 614_310_432),
+        ("bvlc_alexnet", 227, 60_965_224, 724_406_816),
+        ("vgg11", 224, 132_863_336, 7_609_090_048),
+        ("vgg13", 224, 133_047_848, 11_308_466_176),
         ("vgg16", 224, 138_357_544, 15_470_264_320),
+        ("vgg19", 224, 143_667_240, 19_632_062_464),
         ("lenet5", 28, 61_706, 416_520),
         ("alexnet_mini", 32, 368_842, 14_529_536),
     ],
@@ -111,13 +115,14 @@ def test_alexnet_mini_has_all_that_alexnet_has():
             assert mini[name].window == layer.window
 
 
-def test_vgg16_block_by_block():
-    net = models.vgg16()
+@pytest.mark.parametrize("weight_layers", [11, 13, 16, 19])
+def test_vgg_block_by_block(weight_layers):
+    net = models.get(f"vgg{weight_layers}").build()
     found = shapes(net, (224, 224, 3))
     blocks = {"pool1": (112, 64), "pool2": (56, 128), "pool3": (28, 256), "pool4": (14, 512), "pool5": (7, 512)}
     assert {name: found[name] for name in blocks} == {name: (n, n, C) for name, (n, C) in blocks.items()}
     assert found["flatten"] == (25088,)
-    assert len([layer for layer in net.layers.values() if isinstance(layer, Conv2d | Linear)]) == 16
+    assert len([layer for layer in net.layers.values() if isinstance(layer, Conv2d | Linear)]) == weight_layers
 
 
 def test_lenet5_layer_by_layer():
@@ -183,7 +188,7 @@ def test_parse_of_something_else(spec):
 
 
 @pytest.mark.parametrize(
-    ("spec", "meant"), [("alexnte", "alexnet"), ("vgg15", "vgg16"), ("lenet(num_classes=3)", "lenet5")]
+    ("spec", "meant"), [("alexnte", "alexnet"), ("vgg15", "vgg19"), ("lenet(num_classes=3)", "lenet5")]
 )
 def test_unknown_models(spec, meant):
     with pytest.raises(UnknownNameError, match=f"unknown model '.*': did you mean '{meant}'\\? Known: .*alexnet_mini"):

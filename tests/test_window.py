@@ -107,6 +107,14 @@ def test_forms_of_padding(given, padding):
     assert Window.of(3, padding=given).padding == (padding or ((1, 2), (3, 3)))
 
 
+@given(*[st.tuples(st.integers(1, top), st.integers(1, top)) for top in (6, 4, 20)])
+def test_same_padding_keeps_the_size(kernel_size, dilation, size):
+    window = Window.of(kernel_size, padding="same", dilation=dilation)
+    assert window.output_size(*size) == size
+    for before, after in window.padding:
+        assert after - before in (0, 1), "the odd one at the end"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -122,7 +130,11 @@ def test_forms_of_padding(given, padding):
         ({"kernel_size": 3, "dilation": 0}, "dilation: expected at least 1, got 0"),
         ({"kernel_size": 3, "padding": -1}, "padding: expected at least 0, got"),
         ({"kernel_size": 3, "padding": (1, 2, 3)}, r"padding: expected an integer, \(height, width\) or \(\(top,"),
-        ({"kernel_size": 3, "padding": "same"}, r"padding: expected an integer, \(height, width\) or \(\(top,"),
+        (
+            {"kernel_size": 3, "stride": (1, 2), "padding": "same"},
+            r'padding: "same" takes stride 1, got stride=\(1, 2\)',
+        ),
+        ({"kernel_size": 3, "padding": "valid"}, r"padding: expected an integer, \(height, width\) or \(\(top,"),
         ({"kernel_size": 3, "padding": 1.0}, r"padding: expected an integer, \(height, width\) or \(\(top,"),
         ({"kernel_size": 3, "padding": (1.0, 1.0)}, "padding: expected an integer or two"),
     ],
