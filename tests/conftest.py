@@ -1,18 +1,33 @@
-"""What several test files share."""
+"""What every test gets: how many examples are drawn, fixtures, and the counts at the end of a run."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import hypothesis
 import numpy as np
 import pytest
+from helpers import tally
 
 import minidl
 
-# No deadline, as the first call of a kernel compiles it; and the same examples in every run.
-hypothesis.settings.register_profile("minidl", deadline=None, derandomize=True, database=None)
-hypothesis.settings.load_profile("minidl")
+# Examples a test, unless it asks for another share: see `helpers.examples`. "minidl" draws the same in every run,
+# "thorough" others each time. No deadline, and no complaint about slow ones, as the first call of a kernel compiles it.
+PROFILES = {"minidl": 100, "thorough": 2500}
+for name, max_examples in PROFILES.items():
+    hypothesis.settings.register_profile(
+        name,
+        max_examples=max_examples,
+        derandomize=name == "minidl",
+        deadline=None,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+chosen = os.environ.get("HYPOTHESIS_PROFILE", "minidl")
+if chosen not in PROFILES:
+    raise pytest.UsageError(f"HYPOTHESIS_PROFILE: expected one of {', '.join(PROFILES)}, got {chosen!r}")
+hypothesis.settings.load_profile(chosen)
 
 
 @pytest.fixture(params=["reference", "auto"])
@@ -30,3 +45,13 @@ def normal() -> Callable[..., np.ndarray]:
         return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many examples ran, of each subject."""
+    for title, counts in tally.items():
+        if counts:
+            terminalreporter.section(f"{title}: {counts.total():,}")
+        for count in sorted(set(counts.values())):
+            subjects = [subject for subject in counts if counts[subject] == count]
+            terminalreporter.line(f"{count:,}{' of each' * (len(subjects) > 1)}: {', '.join(subjects)}")

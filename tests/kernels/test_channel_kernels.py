@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+from helpers import dtypes, integers, laid_out, layouts, same, seeds
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import dtypes, integers, laid_out, layouts, same, seeds
 
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.ops.dropout import dropout

@@ -4,9 +4,9 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from helpers import dtypes, examples, integers, layouts, same, seeds, sliding
+from hypothesis import example, given
 from hypothesis import strategies as st
-from kernel_cases import dtypes, integers, layouts, same, seeds, sliding
 
 import minidl.kernels.conv2d as kernel
 from minidl.ops.conv2d import col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, im2col
@@ -14,18 +14,16 @@ from minidl.window import Window
 
 
 @given(sliding(), st.integers(1, 3), st.integers(1, 5), dtypes, layouts, seeds)
-def test_im2col_and_its_adjoint(geometry, N, C, dtype, layout, seed):
+def test_im2col_and_col2im(geometry, N, C, dtype, layout, seed):
     window, H, W = geometry
     x = integers(seed, N, H, W, C, dtype=dtype, layout=layout)
     cols = im2col(x, window)
     same(cols, im2col.reference(x, window))
     dcols = integers(seed + 1, *cols.shape, dtype=dtype, layout=layout)
-    dx = col2im(dcols, x.shape, window)
-    same(dx, col2im.reference(dcols, x.shape, window))
-    assert np.vdot(cols, dcols) == np.vdot(x, dx)
+    same(col2im(dcols, x.shape, window), col2im.reference(dcols, x.shape, window))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     sliding(), st.integers(1, 4), st.sampled_from([(1, 1, 1), (3, 4, 1), (4, 6, 2), (6, 3, 3), (4, 4, 4)]),
     st.booleans(), dtypes, layouts, st.sampled_from([1, 500, 3000, 1 << 22]), seeds,

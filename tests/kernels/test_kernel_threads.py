@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from kernel_cases import same
+from helpers import same
 from threadpoolctl import threadpool_info
 
 from minidl.errors import ArgumentError

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers import dtypes, examples, integers, laid_out, layouts, same, seeds, sliding
+from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import dtypes, integers, laid_out, layouts, same, seeds, sliding
 
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
 from minidl.ops.max_pool2d import max_pool2d, max_pool2d_gradient
@@ -13,7 +13,7 @@ from minidl.window import Window
 specials = st.lists(st.sampled_from([np.nan, -np.inf, np.inf]), max_size=2)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(sliding(), st.integers(1, 3), st.integers(1, 5), dtypes, layouts, specials, seeds)
 def test_max_pool2d(geometry, N, C, dtype, layout, special, seed):
     window, H, W = geometry
@@ -53,7 +53,7 @@ def test_a_nan_gradient_reaches_its_winner_only():
     assert np.isnan(dx).sum() == 9
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(sliding(), st.integers(1, 3), st.integers(1, 5), st.booleans(), dtypes, layouts, seeds)
 def test_avg_pool2d(geometry, N, C, count_include_pad, dtype, layout, seed):
     window, H, W = geometry
