@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, update_wrapper
 from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -31,12 +31,14 @@ class Settings:
 
     kernels: "auto" takes Numba for NumPy arrays where it is installed; "numba" insists on it; "reference" always
         runs the plain bodies.
+
+    Raises: UnknownNameError for another value.
     """
 
     kernels: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.kernels not in KERNELS:
+        if not isinstance(self.kernels, str) or self.kernels not in KERNELS:
             raise UnknownNameError("setting for kernels", self.kernels, KERNELS)
 
 
@@ -52,8 +54,12 @@ def settings(**changes: Any) -> Iterator[Settings]:
     ...     print(chosen.kernels)
     reference
 
-    Raises: UnknownNameError for an unknown value, TypeError for an unknown setting.
+    Raises: UnknownNameError for an unknown setting or value.
     """
+    known = [setting.name for setting in fields(Settings)]
+    for name in changes:
+        if name not in known:
+            raise UnknownNameError("setting", name, known)
     token = _current.set(replace(_current.get(), **changes))
     try:
         yield _current.get()
@@ -62,7 +68,10 @@ def settings(**changes: Any) -> Iterator[Settings]:
 
 
 def num_threads() -> int:
-    """How many threads a kernel may use: MINIDL_NUM_THREADS, or the processors at hand."""
+    """How many threads a kernel may use: MINIDL_NUM_THREADS, or the processors at hand.
+
+    Raises: ArgumentError where MINIDL_NUM_THREADS is not a positive integer.
+    """
     from minidl.kernels.threads import num_threads as count
 
     return count()

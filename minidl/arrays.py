@@ -7,11 +7,13 @@ gets as `xp`, so that one text runs on both.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl.errors import ArgumentError, DeviceError, DTypeError
+from minidl.errors import ArgumentError, DeviceError, DTypeError, told
 
 # CuPy is optional, so its arrays cannot be named in a type; both libraries' arrays behave as this one.
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -22,8 +24,38 @@ FLOATS = ("float32", "float64")
 
 
 def is_array(x: object) -> bool:
-    """Whether x is a NumPy or a CuPy array."""
-    return isinstance(x, np.ndarray) or type(x).__module__.partition(".")[0] == "cupy"
+    """Whether x is a plain NumPy or CuPy array: not np.matrix, whose * is another, and no masked array, whose mask a
+    kernel would not see.
+
+    >>> is_array(np.zeros(3)), is_array(np.ma.zeros(3)), is_array([0.0])
+    (True, False, False)
+    """
+    return type(x) in (np.ndarray, np.memmap) or type(x).__module__.partition(".")[0] == "cupy"
+
+
+def has_float_dtype(x: Array) -> bool:
+    """Whether the engine computes in the array's dtype: float32 or float64, in the byte order of the machine."""
+    return x.dtype.name in FLOATS and x.dtype.isnative
+
+
+def as_array(name: str, values: Any, like: Array) -> Array:
+    """An array as it is, or nested lists of numbers as one, in the library of another array.
+
+    Raises: ArgumentError naming the argument, where it is neither.
+    """
+    if not is_array(values) and (isinstance(values, str | bytes) or not isinstance(values, Sequence | Real)):
+        raise ArgumentError(f"{name}: expected an array or lists of numbers, got {told(values)}")
+    try:
+        array: Array = array_module(like).asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ArgumentError(f"{name}: expected rows of equal length, got {told(values)}") from error
+    return array
+
+
+def require_array(name: str, x: object) -> None:
+    """Raises: ArgumentError naming the argument, where x is no plain array."""
+    if not is_array(x):
+        raise ArgumentError(f"{name}: expected a plain NumPy or CuPy array, got {told(x)}")
 
 
 def array_module(x: object) -> Any:
@@ -48,11 +80,12 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     Raises: DTypeError for anything but float32 and float64.
     """
     try:
-        result = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(f"dtype: expected one of {', '.join(FLOATS)}, got {dtype!r}") from error
-    if result.name not in FLOATS:
-        raise DTypeError(f"dtype: expected one of {', '.join(FLOATS)}, got {result.name}")
+        result = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except (TypeError, ValueError):
+        result = None
+    if result is None or result.name not in FLOATS or not result.isnative:
+        got = repr(dtype) if result is None else result.name if result.isnative else f"{result.str} of foreign bytes"
+        raise DTypeError(f"dtype: expected one of {', '.join(FLOATS)}, got {got}")
     return result
 
 
@@ -61,7 +94,10 @@ def device_of(x: Array) -> str:
 
     >>> device_of(np.zeros(3))
     'cpu'
+
+    Raises: ArgumentError for what is no array.
     """
+    require_array("x", x)
     return "cpu" if isinstance(x, np.ndarray) else f"cuda:{x.device.id}"
 
 
@@ -73,11 +109,11 @@ def parse_device(device: str) -> str:
 
     Raises: ArgumentError for a malformed name; DeviceError, with the reason, where no such GPU is usable.
     """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise ArgumentError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {told(device)}")
     if device == "cpu":
         return device
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if match is None:
-        raise ArgumentError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     index = int(match[1] or 0)
     try:
         import cupy
@@ -95,7 +131,10 @@ def parse_device(device: str) -> str:
 
 
 def to_device(x: Array, device: str) -> Array:
-    """x on the device; x itself where it already lives there."""
+    """x on the device; x itself where it already lives there.
+
+    Raises: ArgumentError for what is no array, and as `parse_device`.
+    """
     device = parse_device(device)
     if device_of(x) == device:
         return x
@@ -109,7 +148,11 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def to_host(x: Array) -> Array:
-    """x as a NumPy array; x itself where it is one."""
+    """x as a NumPy array; x itself where it is one.
+
+    Raises: ArgumentError for what is no array.
+    """
+    require_array("x", x)
     if isinstance(x, np.ndarray):
         return x
     host: Array = x.get()

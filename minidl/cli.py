@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -260,36 +261,74 @@ def summary(
 @command
 def gradcheck(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Layers, losses or models. [all]", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Layers, losses, models, or FILE.py:LAYER of one's own. [all]", show_default=False),
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the check with the largest error into this PNG file.")] = None,
+    break_: Annotated[
+        str | None, typer.Option("--break", metavar="TERM", help="Plant a fault first: a term of the named layer.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="Of the input of a layer of one's own, such as 2,5,5,3.")] = None,
     json_: Json = False,
 ) -> None:
     """Hold every gradient against finite differences.
 
     In float64; the exit code is 1 where one is wrong.
     """
-    from minidl.catalogue import check_named
+    from minidl import faults
+    from minidl.catalogue import cases, kind, own_case
+    from minidl.gradcheck import picture_path
 
-    console, reports = make_console(json_), []
-    checks = [check_named(name) for name in names or ["all"]]  # so that a wrong name is told before any work
-    begin = time.perf_counter()
-    for report in (report for check in checks for report in check):
-        reports.append(report)
-        verdict = "passed" if report.passed else "FAILED"
-        say(console, f"{verdict}  {report.error:8.1e}  {report.subject}")
-        if not report.passed:
-            say(console, str(report))
-    failed = sum(not report.passed for report in reports)
-    worst = max(report.error for report in reports)
+    given, picture = parse_shape(shape), picture_path(plot) if plot else None
+    chosen = []  # before any work, so that a wrong name is told at once
+    for name in names or ["all"]:
+        chosen += [own_case(name, given)] if ".py:" in name else cases(name)
+    console, fault = make_console(json_), None
+    if break_ is not None:
+        subjects = list(dict.fromkeys(kind(case.name) for case in chosen))
+        if len(subjects) > 1:
+            raise ArgumentError(f"break: expected one layer to plant {break_!r} in, got {', '.join(subjects[:4])} …")
+        fault = faults.named(subjects[0], break_)
+        say(console, f"planted in {fault.file}:\n  - {fault.correct}\n  + {fault.wrong}\n{fault.says}\n")
+    begin, reports = time.perf_counter(), []
+    with faults.planted(fault) if fault else nullcontext():
+        for case in chosen:
+            report = case.check()
+            reports.append(report)
+            verdict = "passed" if report.passed else "FAILED"
+            say(console, f"{verdict}  {report.error:8.1e}  {report.subject}")
+            if not report.passed:
+                say(console, str(report))
+        failed = sum(not report.passed for report in reports)
+        worst = max(reports, key=lambda report: report.error)
+        seconds = time.perf_counter() - begin
+        if picture:
+            say(console, f"drawing {worst.subject} …")
+            chosen[reports.index(worst)].plot(worst, picture)
     if json_:
         print_json({"passed": not failed, "failed": failed, "reports": [report.to_dict() for report in reports]})
     say(
         console,
-        f"{len(reports) - failed} of {len(reports)} passed; largest relative error {worst:.1e}, "
-        f"tolerance {reports[0].tolerance:.0e}; {time.perf_counter() - begin:.1f} s",
+        f"{len(reports) - failed} of {len(reports)} passed; largest relative error {worst.error:.1e}, "
+        f"tolerance {worst.tolerance:.0e}; {seconds:.1f} s",
     )
+    if picture:
+        say(console, f"the picture is {picture}; docs/gradcheck.md says how to read it")
     if failed:
         raise SystemExit(1)
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """(2, 5, 5, 3) of "2,5,5,3"."""
+    if text is None:
+        return None
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ArgumentError(f"shape: expected sizes with commas between, batch first, as in 2,5,5,3; got {text!r}")
+    return sizes
 
 
 def make_console(to_stderr: bool = False) -> Console:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from minidl.arrays import Array, array_module
-from minidl.errors import ArgumentError, MinidlError, ShapeError
-from minidl.layer import Layer, Shape
+from minidl.errors import ArgumentError, MinidlError, ShapeError, UnknownNameError, expect_a, told
+from minidl.layer import Layer, Shape, expect_pair
 from minidl.random import Key
 
 
@@ -21,6 +21,9 @@ class Container(Layer):
 
     The names appear in the dotted paths of parameters, in error messages and in the keys from which random layers
     draw.
+
+    Raises: ArgumentError for what is no layer, and for a name that is empty or has a dot, as paths would be ambiguous;
+        UnknownNameError for a name that it does not hold.
     """
 
     def __init__(self, *unnamed: Layer, **named: Layer) -> None:
@@ -30,13 +33,19 @@ class Container(Layer):
         self.layers: dict[str, Layer] = numbered | named
         for name, layer in self.layers.items():
             if not isinstance(layer, Layer):
-                raise ArgumentError(f"{type(self).__name__}: expected a layer as {name!r}, got {layer!r}")
+                cure = "; a list goes in with a star: *layers" if isinstance(layer, list | tuple) else ""
+                cure = f"; make one: {layer.__name__}(…)" if isinstance(layer, type) else cure
+                raise ArgumentError(f"{type(self).__name__}: expected a layer as {name!r}, got {told(layer)}{cure}")
+            if not name or "." in name:
+                raise ArgumentError(f"{type(self).__name__}: expected a name without dots, got {name!r}")
 
     def children(self) -> dict[str, Layer]:
         """The layers inside this one, by name."""
         return self.layers
 
     def __getitem__(self, name: str) -> Layer:
+        if name not in self.layers:
+            raise UnknownNameError(f"layer of {self}", name, self.layers)
         return self.layers[name]
 
     def __repr__(self) -> str:
@@ -48,26 +57,45 @@ class Container(Layer):
         return f"{type(self).__name__} of {len(self.layers)}"
 
     def _forward_child(self, name: str, x: Array, train: bool, key: Key | None) -> tuple[Array, Any]:
+        if key is not None:
+            expect_a(Key, str(self), "key", key)
         with _inside(name):
-            return self.layers[name].forward(x, train=train, key=key.at(name) if key else None)
+            layer = self.layers[name]
+            return expect_pair(layer, layer.forward(x, train=train, key=key.at(name) if key else None))
 
     def _backward_child(self, name: str, dy: Array, cache: Any, input_gradient: bool) -> Array | None:
         with _inside(name):
-            return self.layers[name].backward(dy, cache, input_gradient=input_gradient)
+            dx = self.layers[name].backward(dy, cache, input_gradient=input_gradient)
+            if dx is None and input_gradient:
+                raise ArgumentError(f"{self.layers[name]}: expected backward to return dx, got None")
+            return dx
 
     def _child_shape(self, name: str, shape: Shape) -> Shape:
         with _inside(name):
             return self.layers[name].output_shape(shape)
 
     def _child_caches(self, cache: Any) -> list[Any]:
-        """The children's caches, in their order, from one's own."""
-        caches: list[Any] = self.kept(cache)
+        """The children's caches, in their order, from one's own.
+
+        Raises: ArgumentError where it is not a list of one for each.
+        """
+        caches: list[Any] = self.kept(cache, is_list)
+        if len(caches) != len(self.layers):
+            raise ArgumentError(
+                f"{self}: expected a cache of {len(self.layers)} layers, got {len(caches)}; backward uses a cache up: "
+                "run forward(x, train=True, key=…) again with the same key"
+            )
         return caches
 
     def decisions(self, cache: Any) -> list[Array]:
         """See `Layer.decisions`."""
         pairs = zip(self.layers.values(), self._child_caches(cache), strict=True)
         return [decision for layer, inner in pairs for decision in layer.decisions(inner)]
+
+
+def is_list(value: object) -> bool:
+    """Whether it is a list, as the caches of several layers are."""
+    return isinstance(value, list)
 
 
 @contextmanager
@@ -88,6 +116,8 @@ class Sequential(Container):
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, list[Any] | None]:
         """See `Layer.forward`."""
+        if not self.layers:
+            self.check(x)
         caches: list[Any] = []
         for name in self.layers:
             x, cache = self._forward_child(name, x, train, key)
@@ -96,21 +126,20 @@ class Sequential(Container):
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`. The first layer alone may be spared its input gradient."""
-        if len(self.kept(cache)) != len(self.layers):
-            raise ArgumentError(
-                f"{self}: expected a cache of {len(self.layers)} layers, got {len(cache)}; backward uses a cache up: "
-                "run forward(x, train=True, key=…) again with the same key"
-            )
+        self._child_caches(cache)
         dx: Array | None = dy
         for index, name in reversed(list(enumerate(self.layers))):
-            assert dx is not None
             is_first = index == 0
-            dx = self._backward_child(name, dx, cache.pop(), input_gradient or not is_first)
+            dx = self._backward_child(name, cast(Array, dx), cache.pop(), input_gradient or not is_first)
         return dx if input_gradient else None
 
     def without(self, *names: str) -> Sequential:
-        """The same layers, not copied, less some."""
-        return Sequential(**{name: layer for name, layer in self.layers.items() if name not in names})
+        """The same layers, not copied, less some.
+
+        Raises: UnknownNameError for a name that it does not hold.
+        """
+        removed = {name: self[name] for name in names}
+        return Sequential(**{name: layer for name, layer in self.layers.items() if name not in removed})
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
@@ -186,7 +215,7 @@ class Sum(Branches):
 
     def backward(self, dy: Array, cache: list[Any], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        return self._backward_all([dy] * len(self.layers), self.kept(cache), input_gradient)
+        return self._backward_all([dy] * len(self.layers), self._child_caches(cache), input_gradient)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
@@ -218,7 +247,8 @@ class Concat(Branches):
 
     def backward(self, dy: Array, cache: tuple[list[Any], list[int]], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        caches, widths = self.kept(cache)
+        caches, widths = self._child_caches(cache), cache[1]
+        self.check_gradient(dy, (*getattr(dy, "shape", ())[:-1], sum(widths)))  # the rest is for the branches to check
         dys, start = [], 0
         for width in widths:
             dys.append(dy[..., start : start + width])
@@ -237,8 +267,7 @@ class Concat(Branches):
         return (*first[:-1], sum(shape[-1] for shape in shapes.values()))
 
     def _child_caches(self, cache: tuple[list[Any], list[int]]) -> list[Any]:
-        caches: list[Any] = self.kept(cache)[0]
-        return caches
+        return super()._child_caches(self.kept(cache, is_list, is_list)[0])
 
 
 def _total(arrays: list[Array]) -> Array:

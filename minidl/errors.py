@@ -7,7 +7,11 @@ built-in error that a caller would guess (`ValueError`, `OSError`, …), so both
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 
 class MinidlError(Exception):
@@ -70,19 +74,100 @@ class UnknownNameError(ArgumentError):
     minidl.errors.UnknownNameError: unknown model 'alexnte': did you mean 'alexnet'? Known: alexnet, vgg16
     """
 
-    def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: object, choices: Iterable[str]) -> None:
         choices = list(choices)
         by_lower = {choice.lower(): choice for choice in choices}
-        close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+        close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
         hint = f" did you mean {by_lower[close[0]]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {name!r}:{hint} Known: {', '.join(choices)}")
+        super().__init__(f"unknown {kind} {told(name)}:{hint} Known: {', '.join(choices)}")
 
 
-def expect_positive(owner: str, **values: int) -> None:
-    """Check that arguments are positive integers.
+# --- checks of arguments: each gives the argument back, in the form in which the engine computes with it ----------
+
+
+def expect_integer(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """A Python integer, where the argument is an integer of at least `least`: NumPy's too, but not True and not 2.0.
+
+    >>> expect_integer("Linear", "in_features", 0)
+    Traceback (most recent call last):
+    minidl.errors.ArgumentError: Linear: in_features: expected a positive integer, got 0
 
     Raises: ArgumentError naming the owner and the argument.
     """
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ArgumentError(f"{owner}: {name}: expected a positive integer, got {value!r}")
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
+        return int(value)
+    what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    raise ArgumentError(f"{_called(owner, name)}: expected {what}, got {told(value)}")
+
+
+def expect_positive(owner: str, **values: Any) -> list[int]:
+    """Several positive integers, by name: see `expect_integer`."""
+    return [expect_integer(owner, name, value) for name, value in values.items()]
+
+
+def expect_number(owner: str, name: str, value: Any, within: str = "(-inf, inf)") -> float:
+    """A Python number, where the argument is a number within the interval, so neither NaN nor True.
+
+    A NumPy scalar must not come through: it would turn float32 arrays into float64 ones.
+
+    >>> expect_number("Dropout", "p", 1, within="[0, 1)")
+    Traceback (most recent call last):
+    minidl.errors.ArgumentError: Dropout: p: expected a number in [0, 1), got 1
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    low, high = (float(bound) for bound in within[1:-1].split(","))
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = value if isinstance(value, int) else float(value)
+        if low < number < high or (number == low and within[0] == "[") or (number == high and within[-1] == "]"):
+            return number
+    raise ArgumentError(f"{_called(owner, name)}: expected a number in {within}, got {told(value)}")
+
+
+def expect_flag(owner: str, name: str, value: Any) -> bool:
+    """True or False, where the argument is one of them: the string "False" would count as true.
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    if type(value).__name__ in ("bool", "bool_"):  # Python's, NumPy's
+        return bool(value)
+    raise ArgumentError(f"{_called(owner, name)}: expected True or False, got {told(value)}")
+
+
+def expect_a(kind: type, owner: str, name: str, value: Any) -> None:
+    """Check that the argument is an instance of a class.
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        cure = f"; make one: {value.__name__}(…)" if isinstance(value, type) and issubclass(value, kind) else ""
+        raise ArgumentError(f"{_called(owner, name)}: expected {article} {kind.__name__}, got {told(value)}{cure}")
+
+
+def expect_path(owner: str, name: str, value: Any) -> Path:
+    """A path, where the argument is a string or a path that a file could have.
+
+    Raises: ArgumentError naming the owner and the argument.
+    """
+    if isinstance(value, str | os.PathLike) and "\0" not in str(value):
+        return Path(value)
+    raise ArgumentError(f"{_called(owner, name)}: expected a path, got {told(value)}")
+
+
+def told(value: object) -> str:
+    """A value as a message shows it: an array by dtype and shape, a class by name, a long text cut short.
+
+    >>> told([0.0] * 1000), told(int)
+    ('[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.…', 'the class int')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of {value.dtype}, {value.shape}"  # type: ignore[attr-defined]
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:63]}…"
+
+
+def _called(owner: str, name: str) -> str:
+    return f"{owner}: {name}" if owner else name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -14,12 +15,21 @@ from minidl.arrays import (
     array_module,
     device_of,
     float_dtype,
+    has_float_dtype,
     is_array,
     parse_device,
+    require_array,
     to_device,
     to_host,
 )
-from minidl.errors import ArgumentError, CheckpointError, DeviceError, DTypeError, ShapeError
+from minidl.errors import (
+    ArgumentError,
+    CheckpointError,
+    DeviceError,
+    DTypeError,
+    ShapeError,
+    told,
+)
 from minidl.random import Key
 from minidl.window import Window
 
@@ -34,10 +44,13 @@ class Parameter:
     described without filling its memory.
 
     Nothing derived from the value is kept: it may be assigned, and written into.
+
+    Raises: ArgumentError, DTypeError, ShapeError for a value or gradient that is no plain array of floats, or of
+        another shape.
     """
 
     def __init__(self, value: Array) -> None:
-        self._value: Array | None = _contiguous(value)
+        self._value: Array | None = _contiguous(_floats("value", value))
         self._draw: Callable[[], Array] | None = None
         self.shape: Shape = value.shape
         self.grad: Array | None = None
@@ -45,8 +58,10 @@ class Parameter:
     @classmethod
     def drawn(cls, shape: Shape, draw: Callable[[], Array]) -> Parameter:
         """A parameter of the shape whose first value is `draw()`, at first use."""
+        if not callable(draw):
+            raise ArgumentError(f"draw: expected a function that gives the first value, got {told(draw)}")
         parameter = cls.__new__(cls)
-        parameter._value, parameter._draw, parameter.shape, parameter.grad = None, draw, shape, None
+        parameter._value, parameter._draw, parameter.shape, parameter.grad = None, draw, expect_shape(shape), None
         return parameter
 
     @property
@@ -54,14 +69,13 @@ class Parameter:
         """The array itself, not a copy; C-contiguous."""
         if self._value is None:
             assert self._draw is not None
-            self._value = self._draw()
+            self.value = self._draw()
+            assert self._value is not None
         return self._value
 
     @value.setter
     def value(self, value: Array) -> None:
-        if not is_array(value) or value.dtype.kind != "f":
-            raise DTypeError(f"a parameter takes a NumPy or CuPy array of floats, got {value!r}")
-        if value.shape != self.shape:
+        if _floats("value", value).shape != self.shape:
             raise ShapeError(f"a parameter of shape {self.shape} cannot take a value of shape {value.shape}")
         self._value = _contiguous(value)
 
@@ -77,12 +91,21 @@ class Parameter:
 
     def accumulate(self, gradient: Array) -> None:
         """grad += gradient. The first gradient is adopted, not copied: pass a fresh array."""
-        if gradient.shape != self.shape:
+        if _floats("gradient", gradient).shape != self.shape:
             raise ShapeError(f"a parameter of shape {self.shape} got a gradient of shape {gradient.shape}")
+        if self._value is not None and gradient.dtype != self._value.dtype:
+            raise DTypeError(f"a parameter of {self._value.dtype.name} got a gradient of {gradient.dtype.name}")
         if self.grad is None:
             self.grad = gradient
         else:
             self.grad += gradient
+
+
+def _floats(name: str, value: Array) -> Array:
+    require_array(name, value)
+    if not has_float_dtype(value):
+        raise DTypeError(f"{name}: expected an array of float32 or float64, got {told(value)}")
+    return value
 
 
 def _contiguous(value: Array) -> Array:
@@ -92,10 +115,13 @@ def _contiguous(value: Array) -> Array:
 
 
 class Buffer:
-    """An array that belongs to a layer's state but is not trained, such as BatchNorm2d's running mean."""
+    """An array that belongs to a layer's state but is not trained, such as BatchNorm2d's running mean.
+
+    Raises: ArgumentError, DTypeError for a value that is no plain array of floats.
+    """
 
     def __init__(self, value: Array) -> None:
-        self.value = value
+        self.value = _floats("value", value)
 
 
 class Layer:
@@ -134,7 +160,7 @@ class Layer:
 
     def __call__(self, x: Array) -> Array:
         """The output of the inference pass."""
-        return self.forward(x)[0]
+        return expect_pair(self, self.forward(x))[0]
 
     # --- what the layer consists of ---------------------------------------------------------------------------
 
@@ -171,6 +197,8 @@ class Layer:
         """Move all parameters and buffers to a device and a dtype, in place; returns self.
 
         Do it before an optimiser is made: the optimiser's state does not move along.
+
+        Raises: ArgumentError, DeviceError for a device that cannot be; DTypeError for another dtype.
         """
         device = None if device is None else parse_device(device)
         dtype = None if dtype is None else float_dtype(dtype)
@@ -187,17 +215,20 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy values in. All names and shapes are checked first: on an error nothing has changed.
 
-        Raises: CheckpointError naming what is missing, unexpected or of another shape.
+        Raises: CheckpointError naming what is missing, unexpected, of another shape, or no array of floats;
+            ArgumentError for what is no mapping.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(f"state: expected arrays by name, as state_dict() gives them, got {told(state)}")
         holders = self._holders()
         shapes = {name: h.shape if isinstance(h, Parameter) else h.value.shape for name, h in holders.items()}
         problems = [f"{name} is missing" for name in shapes if name not in state]
         problems += [f"{name} is unexpected" for name in state if name not in shapes]
-        problems += [
-            f"{name} has shape {state[name].shape} instead of {shape}"
-            for name, shape in shapes.items()
-            if name in state and state[name].shape != shape
-        ]
+        for name in shapes.keys() & state.keys():
+            if not is_array(state[name]) or state[name].dtype.kind != "f":
+                problems.append(f"{name} is {told(state[name])}, not an array of floats")
+            elif state[name].shape != shapes[name]:
+                problems.append(f"{name} has shape {state[name].shape} instead of {shapes[name]}")
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise CheckpointError(f"the weights belong to another model: {'; '.join(problems[:5])}{more}")
@@ -216,7 +247,7 @@ class Layer:
 
         Raises: ShapeError where the layer cannot take it.
         """
-        return shape
+        return expect_shape(shape)
 
     def macs(self, shape: Shape) -> int:
         """Multiply-accumulates of the forward pass for one sample of this shape."""
@@ -233,27 +264,30 @@ class Layer:
         """
         return []
 
-    def check(self, x: Array) -> Array:
+    def check(self, x: Array, name: str = "x") -> Array:
         """x, after checking that it is a float array of a shape, dtype and device that the layer can take.
+
+        name: what to call x in the message.
 
         Raises: ArgumentError, DTypeError, DeviceError, ShapeError.
         """
         if not is_array(x):
-            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as x, got {type(x).__name__}")
-        if x.dtype.name not in FLOATS or not x.dtype.isnative:
+            plain = "; np.asarray(x) makes it one" if isinstance(x, np.ndarray) else ""
+            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as {name}, got {type(x).__name__}{plain}")
+        if not has_float_dtype(x):
             got = x.dtype.name if x.dtype.isnative else f"{x.dtype.name} of foreign byte order"
             raise DTypeError(
-                f"{self}: expected float32 or float64, got {got} in x; convert it with x.astype(np.float32)"
+                f"{self}: expected float32 or float64, got {got} in {name}; convert it with x.astype(np.float32)"
             )
         if x.ndim < 2 or 0 in x.shape:
             raise ShapeError(
-                f"{self}: expected a batch of at least one sample (N, …), none of its axes empty, got {x.shape} in x; "
-                "a single sample needs a batch axis, x[None]"
+                f"{self}: expected a batch of at least one sample (N, …), none of its axes empty, got {x.shape} in "
+                f"{name}; a single sample needs a batch axis, x[None]"
             )
         try:
             self.output_shape(x.shape[1:])
         except ShapeError as error:
-            raise ShapeError(f"{self}: {error} in x {x.shape}") from None
+            raise ShapeError(f"{self}: {error} in {name} {x.shape}") from None
         for name, holder in vars(self).items():
             if isinstance(holder, Parameter | Buffer):
                 value = holder.value
@@ -269,14 +303,23 @@ class Layer:
                     )
         return x
 
-    def kept(self, cache: Any) -> Any:
-        """The cache, after checking that forward kept one.
+    def kept(self, cache: Any, *kinds: Callable[[Any], bool]) -> Any:
+        """The cache, after checking that it is one that forward could have kept: `kept(cache, is_array, is_shape)`
+        is a tuple of an array and a shape, `kept(cache, is_array)` an array. One of another layer is so found out in
+        most cases, in place of an error from deep inside or of a wrong gradient.
 
         Raises: ArgumentError.
         """
         if cache is None:
             raise ArgumentError(f"{self}: forward kept no cache to go back by; run forward(x, train=True) first")
-        return cache
+        return expect_kinds(self, cache, kinds)
+
+    def kept_input(self, cache: Any) -> Array:
+        """The cache of a layer that keeps its input, after checking that the layer can take it.
+
+        Raises: ArgumentError, DTypeError, DeviceError, ShapeError.
+        """
+        return self.check(self.kept(cache, is_array), "the cache")
 
     def check_gradient(self, dy: Array, shape: Shape, partner: Array | None = None) -> Array:
         """dy, after checking that it has the shape of the output, and the dtype and device of a partner in its work.
@@ -284,19 +327,73 @@ class Layer:
         Raises: ArgumentError, ShapeError, DTypeError, DeviceError.
         """
         if not is_array(dy):
-            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}")
+            plain = "; np.asarray(dy) makes it one" if isinstance(dy, np.ndarray) else ""
+            raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}{plain}")
         if dy.shape != shape:
             raise ShapeError(f"{self}: expected the shape of the output {shape}, got {dy.shape} in dy")
         dtype = dy.dtype if partner is None else partner.dtype
-        if dy.dtype != dtype or dtype.name not in FLOATS:
+        if dy.dtype != dtype or not has_float_dtype(dy):
             expected = " or ".join(FLOATS) if partner is None else dtype.name
-            raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {dy.dtype.name} in dy")
+            got = dy.dtype.name if dy.dtype.isnative else f"{dy.dtype.name} of foreign byte order"
+            raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {got} in dy")
         if partner is not None and device_of(dy) != device_of(partner):
             raise DeviceError(f"{self}: dy is on {device_of(dy)} but the cache is on {device_of(partner)}")
         return dy
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def expect_pair(layer: Layer, result: Any) -> tuple[Array, Any]:
+    """What forward returned, after checking that it is an output and a cache: a layer of one's own may forget one.
+
+    Raises: ArgumentError.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ArgumentError(f"{layer}: expected forward to return two things, y and a cache, got {told(result)}")
+    return result
+
+
+def expect_kinds(owner: object, cache: Any, kinds: Sequence[Callable[[Any], bool]]) -> Any:
+    """The cache, after checking that it is one thing of the kind, or a tuple of things of the kinds.
+
+    Raises: ArgumentError.
+    """
+    parts = (cache,) if len(kinds) == 1 else cache
+    if kinds and not (
+        isinstance(parts, tuple)
+        and len(parts) == len(kinds)
+        and all(is_kind(part) for is_kind, part in zip(kinds, parts, strict=True))
+    ):
+        raise ArgumentError(f"{owner}: expected the cache that its own forward gave, got {told(cache)}")
+    return cache
+
+
+def is_shape(value: object) -> bool:
+    """Whether it is a tuple of sizes, as an array's shape is."""
+    return isinstance(value, tuple) and len(value) > 0 and all(type(size) is int and size > 0 for size in value)
+
+
+def is_map(value: object) -> bool:
+    """Whether it is the shape of a batch of feature maps, (N, H, W, C)."""
+    return is_shape(value) and len(cast(Shape, value)) == 4
+
+
+def expect_shape(shape: Any, axes: str = "") -> Shape:
+    """The shape as a tuple of Python integers, after checking that it is made of sizes; NumPy's integers count.
+
+    Raises: ShapeError.
+    """
+    if is_shape(shape):
+        return cast(Shape, shape)
+    if isinstance(shape, tuple | list) and shape and all(_is_size(n) for n in shape):
+        return tuple(map(int, shape))
+    named = f", ({axes})" if axes else ""
+    raise ShapeError(f"shape: expected a tuple of positive sizes{named}, got {told(shape)}")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 def expect_rank(shape: Shape, axes: str) -> Shape:
@@ -307,6 +404,7 @@ def expect_rank(shape: Shape, axes: str) -> Shape:
 
     Raises: ShapeError.
     """
+    shape = expect_shape(shape, axes)
     if len(shape) != axes.count(",") + 1:
         raise ShapeError(f"expected the {axes.count(',') + 2} axes (N, {axes}), got {len(shape) + 1}")
     return shape

@@ -9,13 +9,24 @@ A loss turns outputs and targets into a value, and back into the gradient of the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from minidl.arrays import FLOATS, Array, array_module, is_array, to_host
-from minidl.errors import ArgumentError, DTypeError, LabelError, ShapeError, UnknownNameError
+from minidl.arrays import Array, array_module, as_array, has_float_dtype, is_array, to_host
+from minidl.errors import (
+    ArgumentError,
+    DTypeError,
+    LabelError,
+    ShapeError,
+    UnknownNameError,
+    expect_integer,
+    expect_number,
+    told,
+)
+from minidl.layer import Shape, expect_kinds
 from minidl.ops.softmax import log_softmax
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -29,17 +40,27 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def backward(self, cache: Any, scale: Any = 1.0) -> Array:
-        """scale · ∂value/∂outputs. With `reduction="none"`, scale may be an array of the shape of the value."""
+        """scale · ∂value/∂outputs. With `reduction="none"`, scale may be an array of the shape of the value.
+
+        Raises: ArgumentError for a cache that is not of this loss, or another scale.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
-    def kept(self, cache: Any) -> Any:
-        """The cache, after checking that it is one.
+    def kept(self, cache: Any, *kinds: Callable[[Any], bool]) -> Any:
+        """The cache, after checking that it is a tuple of the kinds.
 
         Raises: ArgumentError.
         """
-        if not isinstance(cache, tuple):
-            raise ArgumentError(f"{self}: expected the cache that forward gave, got {cache!r}")
-        return cache
+        return expect_kinds(self, cache, kinds)
+
+    def check_scale(self, scale: Any, shape: Shape) -> None:
+        """Check that scale is one number, or an array of the shape.
+
+        Raises: ArgumentError.
+        """
+        numbers = is_array(scale) and scale.dtype.kind in "fiu" and scale.shape in ((), shape)
+        if not numbers and (not isinstance(scale, Real) or isinstance(scale, bool)):
+            raise ArgumentError(f"{self}: scale: expected a number, or an array of shape {shape}, got {told(scale)}")
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
@@ -79,14 +100,9 @@ class SoftmaxCrossEntropy(Loss):
         ignore_index: int = -100,
         reduction: Reduction = "mean",
     ) -> None:
-        if not 0 <= label_smoothing <= 1:
-            raise ArgumentError(
-                f"SoftmaxCrossEntropy: label_smoothing: expected a number in [0, 1], got {label_smoothing!r}"
-            )
-        self.weight = None if weight is None else np.asarray(weight, np.float64)
-        if self.weight is not None and (self.weight.ndim != 1 or not (self.weight >= 0).all()):
-            raise ArgumentError("SoftmaxCrossEntropy: weight: expected one number ≥ 0 for each class")
-        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
+        self.weight = None if weight is None else _class_weights(weight)
+        self.label_smoothing = expect_number("SoftmaxCrossEntropy", "label_smoothing", label_smoothing, "[0, 1]")
+        self.ignore_index = expect_integer("SoftmaxCrossEntropy", "ignore_index", ignore_index, least=-(1 << 63))
         self.reduction = _checked_reduction(self, reduction)
 
     def forward(self, outputs: Array, targets: Array) -> tuple[Array, tuple[Array, Array, Any]]:
@@ -107,10 +123,11 @@ class SoftmaxCrossEntropy(Loss):
 
     def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
-        log_p, labels, share = self.kept(cache)
+        log_p, labels, share = self.kept(cache, is_array, is_array, _is_scalar)
         xp = array_module(log_p)
         q, _ = self._targets(labels, log_p)
         dlogits: Array = xp.exp(log_p) * q.sum(axis=-1, keepdims=True) - q
+        self.check_scale(scale, labels.shape)
         dlogits *= xp.asarray(scale * share, log_p.dtype)[..., None]
         return dlogits
 
@@ -131,7 +148,7 @@ class SoftmaxCrossEntropy(Loss):
         if logits.ndim < 2 or 0 in logits.shape:
             raise ShapeError(f"{self}: expected logits of shape (N, …, C), none of them 0, got {logits.shape}")
         xp, C = array_module(logits), logits.shape[-1]
-        labels = xp.asarray(labels)
+        labels = as_array(f"{self}: labels", labels, logits)
         if labels.dtype.kind not in "iu":
             raise LabelError(f"{self}: expected integer labels, got {labels.dtype.name}")
         if labels.shape != logits.shape[:-1]:
@@ -164,7 +181,7 @@ class MeanSquaredError(Loss):
     def forward(self, outputs: Array, targets: Array) -> tuple[Array, tuple[Array, float]]:
         """See `Loss.forward`."""
         _require_floats(self, "outputs", outputs)
-        targets = array_module(outputs).asarray(targets)
+        targets = as_array(f"{self}: targets", targets, outputs)
         if outputs.shape != targets.shape or outputs.size == 0:
             raise ShapeError(f"{self}: expected targets of shape {outputs.shape}, not empty, got {targets.shape}")
         if outputs.dtype != targets.dtype:
@@ -179,18 +196,32 @@ class MeanSquaredError(Loss):
 
     def backward(self, cache: tuple[Array, float], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
-        difference, share = self.kept(cache)
+        difference, share = self.kept(cache, is_array, _is_scalar)
+        self.check_scale(scale, difference.shape)
         doutputs: Array = difference * array_module(difference).asarray(2 * share * scale, difference.dtype)
         return doutputs
 
 
 def _checked_reduction(loss: Loss, reduction: Reduction) -> Reduction:
     if reduction not in ("mean", "sum", "none"):
-        raise UnknownNameError(f"reduction of {type(loss).__name__}", str(reduction), ["mean", "sum", "none"])
+        raise UnknownNameError(f"reduction of {type(loss).__name__}", reduction, ["mean", "sum", "none"])
     return reduction
 
 
 def _require_floats(loss: Loss, name: str, x: Array) -> None:
-    if not is_array(x) or x.dtype.name not in FLOATS:
+    if not is_array(x) or not has_float_dtype(x):
         got = x.dtype.name if is_array(x) else type(x).__name__
+        got += "" if not is_array(x) or x.dtype.isnative else " of foreign byte order"
         raise DTypeError(f"{loss}: expected {name} of float32 or float64, got {got}")
+
+
+def _class_weights(weight: Any) -> Array:
+    numbers = as_array("SoftmaxCrossEntropy: weight", weight, np.empty(0))
+    if numbers.ndim != 1 or numbers.dtype.kind not in "fiu" or not ((numbers >= 0) & (numbers < np.inf)).all():
+        raise ArgumentError(f"SoftmaxCrossEntropy: weight: expected one number ≥ 0 for each class, got {told(weight)}")
+    return numbers.astype(np.float64)
+
+
+def _is_scalar(value: object) -> bool:
+    """Whether it is a number, or an array of a single one without axes."""
+    return isinstance(value, float) or getattr(value, "shape", None) == ()

@@ -8,14 +8,23 @@ optimizer.zero_grad()
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
 from minidl.arrays import Array, array_module, device_of, is_array, to_device, to_host
-from minidl.errors import ArgumentError, CheckpointError, DTypeError, ShapeError, UnknownNameError
+from minidl.errors import (
+    ArgumentError,
+    CheckpointError,
+    DTypeError,
+    ShapeError,
+    UnknownNameError,
+    expect_a,
+    expect_flag,
+    expect_number,
+    told,
+)
 from minidl.layer import Parameter
 from minidl.ops.adamw import adamw
 from minidl.ops.sgd import sgd_paper, sgd_torch
@@ -28,7 +37,8 @@ class Optimizer:
     parameters: by name, as `net.parameters()` gives them.
     lr_multipliers, decay_multipliers: factors on learning rate and weight decay by pattern of parameter name, the last
         match winning: {"*.bias": 2.0} as in Krizhevsky's own code, decay {"*.bias": 0.0}.
-    Raises: ArgumentError for a pattern that matches no parameter.
+    Raises: ArgumentError for parameters that are not names and parameters, or hold one twice; for a weight decay or a
+        factor that is negative or not finite; and for a pattern that matches no parameter.
     """
 
     slots: tuple[str, ...] = ()
@@ -47,9 +57,11 @@ class Optimizer:
             )
         if not parameters:
             raise ArgumentError(f"{type(self).__name__}: parameters: expected at least one, got none")
-        _require(type(self).__name__, "weight_decay", weight_decay, 0, math.inf)
+        for name, parameter in parameters.items():
+            expect_a(Parameter, type(self).__name__, f"parameters: {name!r}", parameter)
         self.parameters = dict(parameters)
-        self.weight_decay = weight_decay
+        self._refuse_twins()
+        self.weight_decay = expect_number(type(self).__name__, "weight_decay", weight_decay, within="[0, inf)")
         self.lr_multipliers = self._multipliers("lr_multipliers", lr_multipliers or {})
         self.decay_multipliers = self._multipliers("decay_multipliers", decay_multipliers or {})
         self.state: dict[str, dict[str, Array]] = {}
@@ -58,19 +70,32 @@ class Optimizer:
     def step(self, lr: float) -> None:
         """Change every parameter that has a gradient. On an error nothing has changed.
 
-        Raises: ArgumentError for a learning rate that is negative or not finite, and for parameters that were moved
-            since their running arrays were made; ShapeError, DTypeError for a gradient that does not fit.
+        Raises: ArgumentError for a learning rate that is negative or not finite, where no parameter has a gradient,
+            and for parameters that were moved since their running arrays were made; ShapeError, DTypeError for a
+            gradient that does not fit.
         """
-        _require(type(self).__name__, "lr", lr, 0, math.inf)
+        lr = expect_number(type(self).__name__, "lr", lr, within="[0, inf)")
         ready = {}
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 self._check(name, parameter.value, parameter.grad)
                 ready[name] = parameter.value, parameter.grad, self._slots(name)
+        if not ready:
+            raise ArgumentError(f"{type(self).__name__}: no parameter has a gradient; run backward before the step")
         for name, (value, grad, slots) in ready.items():
             decay = self.weight_decay * self.decay_multipliers[name]
             self.updates[name] = self.updates.get(name, 0) + 1
             self._update(name, value, grad, slots, lr * self.lr_multipliers[name], decay)
+
+    def _refuse_twins(self) -> None:
+        first: dict[int, str] = {}
+        for name, parameter in self.parameters.items():
+            twin = first.setdefault(id(parameter), name)
+            if twin != name:
+                raise ArgumentError(
+                    f"{type(self).__name__}: parameters: {twin!r} and {name!r} are one parameter, which would be "
+                    "changed twice a step; name it once, as net.parameters() does"
+                )
 
     def _check(self, name: str, value: Array, grad: Array) -> None:
         if not is_array(grad) or grad.shape != value.shape:
@@ -94,17 +119,21 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take over what `state_dict` gave. On an error nothing has changed.
 
-        Raises: CheckpointError naming what does not fit.
+        Raises: CheckpointError naming what does not fit; ArgumentError for what is no mapping.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(f"{type(self).__name__}: state: expected arrays by name, got {told(state)}")
         loaded: dict[str, dict[str, Array]] = {}
         updates: dict[str, int] = {}
         for path, array in state.items():
-            slot, _, name = path.partition(".")
-            if slot == "updates" and name in self.parameters and array.shape == ():
+            slot, _, name = str(path).partition(".")
+            if name not in self.parameters or slot not in ("updates", *self.slots):
+                raise CheckpointError(f"{type(self).__name__}: {path!r} is no part of its state")
+            if not is_array(array) or array.dtype.kind not in ("iu" if slot == "updates" else "f"):
+                raise CheckpointError(f"{type(self).__name__}: {path} is {told(array)}, which does not fit")
+            if slot == "updates" and array.shape == ():
                 updates[name] = int(array)
                 continue
-            if slot not in self.slots or name not in self.parameters:
-                raise CheckpointError(f"{type(self).__name__}: {path!r} is no part of its state")
             value = self.parameters[name].value
             if array.shape != value.shape:
                 raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {value.shape}")
@@ -132,8 +161,12 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} does not define _update")
 
     def _multipliers(self, argument: str, table: Mapping[str, float]) -> dict[str, float]:
-        given = by_pattern(f"{type(self).__name__}: {argument}", table, self.parameters)
-        return dict.fromkeys(self.parameters, 1.0) | given
+        owner = f"{type(self).__name__}: {argument}"
+        factors = {
+            name: expect_number(owner, name, factor, within="[0, inf)")
+            for name, factor in by_pattern(owner, table, self.parameters).items()
+        }
+        return dict.fromkeys(self.parameters, 1.0) | factors
 
 
 class SGD(Optimizer):
@@ -161,11 +194,14 @@ class SGD(Optimizer):
         lr_multipliers: Mapping[str, float] | None = None,
         decay_multipliers: Mapping[str, float] | None = None,
     ) -> None:
-        _require("SGD", "momentum", momentum, 0, 1)
+        momentum, nesterov = (
+            expect_number("SGD", "momentum", momentum, "[0, 1)"),
+            expect_flag("SGD", "nesterov", nesterov),
+        )
         if nesterov and momentum == 0:
             raise ArgumentError("SGD: nesterov: expected momentum > 0 with it, got 0")
         if update not in ("paper", "torch"):
-            raise UnknownNameError("update rule of SGD", str(update), ["paper", "torch"])
+            raise UnknownNameError("update rule of SGD", update, ["paper", "torch"])
         super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
         self.momentum, self.nesterov, self.update = momentum, nesterov, update
 
@@ -194,17 +230,12 @@ class AdamW(Optimizer):
         lr_multipliers: Mapping[str, float] | None = None,
         decay_multipliers: Mapping[str, float] | None = None,
     ) -> None:
-        for beta in betas:
-            _require("AdamW", "betas", beta, 0, 1)
-        if not eps > 0:
-            raise ArgumentError(f"AdamW: eps: expected a positive number, got {eps!r}")
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ArgumentError(f"AdamW: betas: expected two numbers, got {told(betas)}")
+        first, second = (expect_number("AdamW", "betas", beta, within="[0, 1)") for beta in betas)
+        self.betas = first, second
+        self.eps = expect_number("AdamW", "eps", eps, within="(0, inf)")
         super().__init__(parameters, weight_decay, lr_multipliers, decay_multipliers)
-        self.betas, self.eps = betas, eps
 
     def _update(self, name: str, value: Array, grad: Array, slots: dict[str, Array], lr: float, decay: float) -> None:
         adamw(value, grad, slots["mean"], slots["square"], self.updates[name], lr, *self.betas, self.eps, decay)
-
-
-def _require(owner: str, name: str, value: float, least: float, below: float) -> None:
-    if not least <= value < below:
-        raise ArgumentError(f"{owner}: {name}: expected a number in [{least}, {below}), got {value!r}")

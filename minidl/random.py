@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, told
 
 _MASK = 0xFFFFFFFF
 
@@ -30,10 +31,11 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[An
     >>> [hex(word) for word in philox((0, 0, 0, 0), (0, 0))]  # Random123's known answer
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
 
+    Raises: ArgumentError for another number of words, or others.
     Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+    c0, c1, c2, c3 = _words("counter", counter, 4)
+    k0, k1 = _words("key", key, 2)
     for _ in range(10):
         product0, product1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c1, c2, c3 = (
@@ -66,10 +68,8 @@ class Key:
     sample: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 1 << 64:
-            raise ArgumentError(f"seed: expected an integer from 0 to 2**64 - 1, got {self.seed!r}")
-        if not isinstance(self.sample, int) or not 0 <= self.sample < 1 << 32:
-            raise ArgumentError(f"sample: expected an integer from 0 to 2**32 - 1, got {self.sample!r}")
+        object.__setattr__(self, "seed", _below_power("seed", self.seed, 64))
+        object.__setattr__(self, "sample", _below_power("sample", self.sample, 32))
 
     @property
     def words(self) -> tuple[int, int]:
@@ -77,17 +77,37 @@ class Key:
         return self.seed & _MASK, self.seed >> 32
 
     def at(self, place: str | int) -> Key:
-        """The key that belongs to a place, such as a layer's name or a step's number."""
+        """The key that belongs to a place, such as a layer's name or a step's number.
+
+        Raises: ArgumentError for a place that is neither a text nor an integer from 0 to 2⁶⁴−1.
+        """
         if isinstance(place, str):
             number, kind = (
                 int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest(), "little"),
                 1,
             )
         else:
-            number, kind = place, 0
+            number, kind = _below_power("place", place, 64), 0
         low, high, _, _ = philox((number & _MASK, number >> 32 & _MASK, kind, 0), self.words)
         return replace(self, seed=low | high << 32)
 
     def generator(self) -> np.random.Generator:
         """A NumPy generator for what is drawn on the host: initial weights, data order, augmentation."""
         return np.random.Generator(np.random.Philox(key=self.seed))
+
+
+def _below_power(name: str, value: Any, bits: int) -> int:
+    """A Python integer, where the argument is an integer of so many bits: one of NumPy's would overflow."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 1 << bits:
+        return int(value)
+    raise ArgumentError(f"{name}: expected an integer from 0 to 2**{bits} - 1, got {told(value)}")
+
+
+def _words(name: str, words: Any, count: int) -> tuple[Any, ...]:
+    """So many words, each an integer of 32 bits or an array of uint64."""
+    if not isinstance(words, tuple) or len(words) != count:
+        raise ArgumentError(f"{name}: expected a tuple of {count} words, got {told(words)}")
+    for word in words:
+        if getattr(word, "dtype", None) != "uint64":
+            _below_power(name, word, 32)
+    return words

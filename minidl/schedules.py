@@ -8,32 +8,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 
-from minidl.errors import ArgumentError, expect_positive
+from minidl.errors import ArgumentError, expect_a, expect_integer, expect_number, told
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The rate `base_lr`, unchanged, at every step: what the other schedules vary."""
+    """The rate `base_lr`, unchanged, at every step: what the other schedules vary.
+
+    Raises: ArgumentError for rates, factors, numbers of steps and errors that make no sense, such as a negative step.
+    """
 
     base_lr: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.base_lr) and self.base_lr >= 0):
-            raise ArgumentError(f"{type(self).__name__}: base_lr: expected a number ≥ 0, got {self.base_lr!r}")
+        self._number("base_lr", "[0, inf)")
 
     def lr(self, step: int) -> float:
         """The learning rate of step 0, 1, 2, …"""
+        self._check_step(step)
         return self.base_lr
 
     def observed(self, step: int, error: float) -> Schedule:
         """The schedule after a validation error was measured before `step`."""
+        self._check_step(step)
+        if not isinstance(error, Real) or isinstance(error, bool):
+            raise ArgumentError(f"{type(self).__name__}: error: expected a number, got {told(error)}")
         return self
 
     @property
     def history(self) -> tuple[tuple[int, float], ...]:
         """The (step, validation error) pairs that the rate depends on."""
         return ()
+
+    # A NumPy number as a setting becomes a Python one, so that the rate is one too.
+
+    def _number(self, name: str, within: str) -> None:
+        object.__setattr__(self, name, expect_number(type(self).__name__, name, getattr(self, name), within))
+
+    def _integer(self, name: str, least: int = 1) -> None:
+        object.__setattr__(self, name, expect_integer(type(self).__name__, name, getattr(self, name), least))
+
+    def _check_step(self, step: int) -> None:
+        expect_integer(type(self).__name__, "step", step, least=0)
 
 
 @dataclass(frozen=True)
@@ -54,10 +72,12 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_positive(type(self).__name__, step_size=self.step_size)
+        self._integer("step_size")
+        self._number("gamma", "[0, 1]")
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
+        self._check_step(step)
         return self.base_lr * self.gamma ** (step // self.step_size)
 
 
@@ -73,10 +93,12 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_positive(type(self).__name__, steps=self.steps)
+        self._integer("steps")
+        self._number("final_lr", "[0, inf)")
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
+        self._check_step(step)
         progress = min(step / self.steps, 1.0)
         return self.final_lr + (self.base_lr - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -104,10 +126,15 @@ class Plateau(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_positive(type(self).__name__, patience=self.patience)
+        self._number("gamma", "[0, 1]")
+        self._integer("patience")
+        self._integer("drops", least=0)
 
     def observed(self, step: int, error: float) -> Plateau:
-        """See `Schedule.observed`."""
+        """See `Schedule.observed`. The steps ascend."""
+        super().observed(step, error)
+        if self.seen and step < self.seen[-1][0]:
+            raise ArgumentError(f"Plateau: step: expected at least {self.seen[-1][0]}, that of the last, got {step}")
         return replace(self, seen=(*self.seen, (step, error)))
 
     @property
@@ -117,6 +144,7 @@ class Plateau(Schedule):
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
+        self._check_step(step)
         lowest, waited, dropped = math.inf, 0, 0
         for when, error in self.seen:
             if when > step:
@@ -141,15 +169,20 @@ class WarmUp(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_positive(type(self).__name__, steps=self.steps)
+        self._integer("steps")
+        expect_a(Schedule, "WarmUp", "after", self.after)
+        if self.base_lr != self.after.base_lr:
+            raise ArgumentError(f"WarmUp: base_lr: expected {self.after.base_lr}, that of after, got {self.base_lr}")
 
     @classmethod
     def before(cls, after: Schedule, steps: int) -> WarmUp:
         """A warm-up that leads into another schedule."""
+        expect_a(Schedule, "WarmUp", "after", after)
         return cls(after.base_lr, after, steps)
 
     def lr(self, step: int) -> float:
         """See `Schedule.lr`."""
+        self._check_step(step)
         return self.after.lr(step) * min((step + 1) / self.steps, 1.0)
 
     def observed(self, step: int, error: float) -> WarmUp:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from minidl.combine import Branches, Sequential
-from minidl.errors import ArgumentError, ShapeError
-from minidl.layer import Layer, Parameter, Shape
+from minidl.errors import ArgumentError, ShapeError, expect_a, expect_integer, told
+from minidl.layer import Layer, Parameter, Shape, expect_shape
 from minidl.window import Pair, Window
 
 if TYPE_CHECKING:
@@ -179,11 +179,15 @@ def summarize(net: Layer, input_shape: Shape) -> Summary:
 
     No parameter is drawn and nothing is computed: a description of VGG takes no time and no memory.
 
-    Raises: ArgumentError for no proper shape; ShapeError naming the layer that cannot take its input.
+    Raises: ArgumentError for what is no layer or no shape; ShapeError naming the layer that cannot take its input.
     """
-    shape = tuple(input_shape)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ArgumentError(f"input_shape: expected positive sizes, (H, W, C) for an image, got {input_shape!r}")
+    expect_a(Layer, "summarize", "net", net)
+    try:
+        shape = expect_shape(input_shape)
+    except ShapeError:
+        raise ArgumentError(
+            f"input_shape: expected positive sizes, (H, W, C) for an image, got {told(input_shape)}"
+        ) from None
     walk = _Walk()
     view = View() if len(shape) == 3 else None
     if isinstance(net, Sequential):
@@ -297,7 +301,11 @@ def draw(summary: Summary, width: int = 100) -> str:
     A block stands for each array that differs in shape from the one before. Its height goes with the square root of
     its map's height, and its width with the logarithm of its channels: in proportion, nothing would be left of 6×6
     beside 227×227. Sum and Concat are one block each.
+
+    Raises: ArgumentError for what is no summary or no width.
     """
+    expect_a(Summary, "draw", "summary", summary)
+    width = expect_integer("draw", "width", width)
     blocks = [_Block("input", summary.input_shape)]
     inside = None
     for row in summary.rows:

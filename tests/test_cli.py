@@ -106,38 +106,6 @@ def test_gradcheck_fails_on_a_wrong_gradient(minidl, monkeypatch):
     assert code == 1 and "FAILED" in out and "0 of 1 passed" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["train", "--model", "alexnte"], 2, "unknown model 'alexnte': did you mean 'alexnet'?"),
-        (["train", "--model", "alexnet(group=1)"], 2, "unknown option of alexnet 'group': did you mean 'groups'?"),
-        (["train", "--model", "alexnet(__import__('os'))"], 2, "expected a name or a call such as 'alexnet(groups=1)'"),
-        (["train", "--data", "digit"], 2, "did you mean 'digits'?"),
-        (["train", "--data", "folder:absent"], 1, "absent: no such folder"),
-        (["train", "--init", "xavier"], 2, "unknown init for alexnet_mini 'xavier'"),
-        (["train", "--epoch", "3"], 2, "No such option: --epoch"),
-        (["train", "--epochs", "three"], 2, "Invalid value for '--epochs'"),
-        (["train", "--warmup", "1e308"], 2, "warmup: expected at most the 16 epochs"),
-        (["train", "--data", "folder:~nobody-here/x"], 1, "nobody-here"),
-        (["train", "--data", "synthetic:9x9x1:3:99999999999999999999"], 2, "with sizes of 1 to"),
-        (["train", "--epochs", "0"], 2, "epochs: expected at least 1, got 0"),
-        (["train", "--seed", "-1"], 2, "seed: expected an integer from 0"),
-        (["train", "--device", "tpu"], 2, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
-        (["train", "--config", "absent.toml"], 1, "config absent.toml: cannot be read"),
-        (["train", "--resume", "absent"], 1, "absent: no such run folder"),
-        (["train", "--resume", "absent", "--lr", "1"], 2, "goes on with the settings it began with"),
-        (["eval", "absent"], 1, "absent: no such checkpoint"),
-        (["summary", "vgg"], 2, "unknown model 'vgg': did you mean 'vgg16'?"),
-        (["gradcheck", "relo"], 2, "did you mean 'ReLU'?"),
-        (["trian"], 2, "No such command 'trian'"),
-    ],
-)
-def test_wrong_requests_say_what_to_do(minidl, tmp_path, arguments, code, message):
-    got, out, err = minidl(*arguments)
-    assert got == code and message in err and "Traceback" not in err + out
-    assert list(tmp_path.iterdir()) == [], "a refused request leaves nothing behind"
-
-
 def test_predict_goes_on_after_a_bad_image(minidl, trained, tmp_path):
     good = write_picture(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(good.read_bytes()[:40])

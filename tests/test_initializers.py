@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from minidl.errors import ArgumentError
 from minidl.initializers import SCHEMES, constant, fans, glorot, he, initialize, normal
 from minidl.layers import BatchNorm2d, Conv2d, Flatten, Linear, Sequential
 from minidl.models import get
@@ -107,14 +106,6 @@ def test_nothing_is_drawn_twice():
     model = net()
     model["fc"].weight._draw = lambda: pytest.fail("drawn only to be overwritten")
     initialize(model, SCHEMES["he"], Key(0))
-
-
-def test_a_pattern_that_matches_nothing():
-    message = r"init: the pattern 'conv\[12\].bias' matches none of the parameters fc.weight, fc.bias"
-    with pytest.raises(ArgumentError, match=message):
-        initialize(Sequential(fc=Linear(2, 2)), {"*": constant(0), "conv[12].bias": constant(1)}, Key(0))
-    with pytest.raises(ArgumentError, match=r"matches none of the parameters \(none\)"):
-        initialize(Sequential(), {"*": constant(0)}, Key(0))
 
 
 # Krizhevsky, Sutskever, Hinton 2012, §5; and Caffe's bvlc_alexnet.

@@ -1,4 +1,4 @@
-"""What layers and containers do, beyond their equations: errors, corners, caches, names and state."""
+"""What layers and containers do, beyond their equations: corners, caches, names and state."""
 
 from __future__ import annotations
 
@@ -23,18 +23,14 @@ from minidl.layers import (
     Conv2d,
     Dropout,
     Flatten,
-    GlobalAvgPool2d,
     GlobalMaxPool2d,
     Layer,
     Linear,
     LocalResponseNorm,
-    LogSoftmax,
     MaxPool2d,
     Parameter,
     ReLU,
     Sequential,
-    Sigmoid,
-    Softmax,
     Sum,
     Tanh,
 )
@@ -48,170 +44,7 @@ def ones(*shape: int, dtype=single) -> np.ndarray:
     return np.ones(shape, dtype)
 
 
-# --- bad arguments ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Conv2d(0, 8, 3), "Conv2d: in_channels: expected a positive integer, got 0"),
-        (lambda: Conv2d(3, 2.0, 3), "Conv2d: out_channels: expected a positive integer, got 2.0"),
-        (lambda: Conv2d(4, 8, 3, groups=0), "Conv2d: groups: expected a positive integer, got 0"),
-        (
-            lambda: Conv2d(4, 6, 3, groups=4),
-            "Conv2d: groups: expected a divisor of in_channels=4 and out_channels=6, got 4",
-        ),
-        (lambda: Conv2d(6, 4, 3, groups=3), "groups: expected a divisor of in_channels=6 and out_channels=4, got 3"),
-        (lambda: Conv2d(3, 8, 0), "kernel_size: expected at least 1, got 0"),
-        (lambda: MaxPool2d(3, stride=0), "stride: expected at least 1, got 0"),
-        (lambda: AvgPool2d(3, padding=-1), "padding: expected at least 0"),
-        (lambda: MaxPool2d(2, rounding="up"), "unknown rounding 'up': Known: floor, ceil"),
-        (lambda: Linear(0, 3), "Linear: in_features: expected a positive integer, got 0"),
-        (lambda: Linear(3, "4"), "Linear: out_features: expected a positive integer, got '4'"),
-        (lambda: BatchNorm2d(0), "BatchNorm2d: num_features: expected a positive integer, got 0"),
-        (lambda: BatchNorm2d(3, eps=0), "BatchNorm2d: eps: expected a positive number, got 0"),
-        (lambda: BatchNorm2d(3, momentum=1.5), r"BatchNorm2d: momentum: expected a number in \[0, 1\], got 1.5"),
-        (lambda: LocalResponseNorm(size=0), "LocalResponseNorm: size: expected a positive integer, got 0"),
-        (lambda: LocalResponseNorm(groups=0), "LocalResponseNorm: groups: expected a positive integer, got 0"),
-        (lambda: LocalResponseNorm(k=0), "LocalResponseNorm: k: expected a positive number .*, got 0"),
-        (lambda: LocalResponseNorm(alpha=-1), "LocalResponseNorm: alpha: expected at least 0, got -1"),
-        (lambda: Dropout(1), r"Dropout: p: expected a probability in \[0, 1\), got 1"),
-        (lambda: Dropout(-0.1), r"Dropout: p: expected a probability in \[0, 1\), got -0.1"),
-        (lambda: Dropout(float("nan")), "Dropout: p: expected a probability"),
-        (lambda: Sequential(conv1=3), "Sequential: expected a layer as 'conv1', got 3"),
-        (lambda: Sum(), "Sum: expected at least one branch, got none"),
-        (lambda: Concat(), "Concat: expected at least one branch, got none"),
-    ],
-)
-def test_bad_arguments(make, message):
-    with pytest.raises(ArgumentError, match=message):
-        make()
-
-
-@pytest.mark.parametrize(
-    ("layer", "x", "message"),
-    [
-        (
-            Conv2d(96, 256, 5, padding=2, groups=2),
-            ones(8, 27, 27, 64),
-            "Conv2d(96→256, 5×5, padding=2, groups=2): expected 96 channels, got 64 in x (8, 27, 27, 64)",
-        ),
-        (
-            Conv2d(3, 8, 3),
-            ones(8, 3),
-            "Conv2d(3→8, 3×3): expected the 4 axes (N, H, W, C), got 2 in x (8, 3)",
-        ),
-        (
-            Conv2d(3, 8, 5, padding=1),
-            ones(1, 2, 9, 3),
-            "Conv2d(3→8, 5×5, padding=1): expected a height of at least 3 for a window of 5×5, padding=1, got 2 "
-            "in x (1, 2, 9, 3)",
-        ),
-        (
-            MaxPool2d(3, 2),
-            ones(1, 9, 2, 3),
-            "MaxPool2d(3×3, stride=2): expected a width of at least 3 for a window of 3×3, stride=2, got 2 "
-            "in x (1, 9, 2, 3)",
-        ),
-        (
-            AvgPool2d(2, padding=2),
-            ones(1, 4, 4, 1),
-            "AvgPool2d(2×2, stride=2, padding=2): expected less padding, as a window of 2×2, stride=2, padding=2 sees "
-            "nothing else, got 4×4 in x (1, 4, 4, 1)",
-        ),
-        (
-            MaxPool2d(1, padding=1),
-            ones(1, 4, 4, 1),
-            "MaxPool2d(1×1, padding=1): expected less padding, as a window of 1×1, padding=1 sees nothing else, "
-            "got 4×4 in x (1, 4, 4, 1)",
-        ),
-        (GlobalAvgPool2d(), ones(2, 3), "GlobalAvgPool2d(): expected the 4 axes (N, H, W, C), got 2 in x (2, 3)"),
-        (GlobalMaxPool2d(), ones(2, 3), "GlobalMaxPool2d(): expected the 4 axes (N, H, W, C), got 2 in x (2, 3)"),
-        (BatchNorm2d(3), ones(2, 4, 4, 5), "BatchNorm2d(3): expected 3 channels, got 5 in x (2, 4, 4, 5)"),
-        (BatchNorm2d(3), ones(2, 3), "BatchNorm2d(3): expected the 4 axes (N, H, W, C), got 2 in x (2, 3)"),
-        (
-            LocalResponseNorm(groups=2),
-            ones(1, 2, 2, 3),
-            "LocalResponseNorm(size=5, alpha=0.0001, beta=0.75, k=2, groups=2): expected channels in 2 equal groups, "
-            "got 3 in x (1, 2, 2, 3)",
-        ),
-        (Linear(9, 4), ones(2, 8), "Linear(9→4): expected 9 features, got 8 in x (2, 8)"),
-        (
-            Linear(9, 4),
-            ones(2, 3, 3, 1),
-            "Linear(9→4): expected the axes (N, 9); put a Flatten() before it; got 4 axes in x (2, 3, 3, 1)",
-        ),
-        (
-            ReLU(),
-            ones(0, 3),
-            "ReLU(): expected a batch of at least one sample (N, …), none of its axes empty, got (0, 3) in x; "
-            "a single sample needs a batch axis, x[None]",
-        ),
-        (
-            Flatten(),
-            ones(3),
-            "Flatten(): expected a batch of at least one sample (N, …), none of its axes empty, got (3,) in x; "
-            "a single sample needs a batch axis, x[None]",
-        ),
-    ],
-    ids=lambda value: str(value) if isinstance(value, Layer) else "",
-)
-def test_arrays_of_wrong_shape(layer, x, message):
-    with pytest.raises(ShapeError) as caught:
-        layer.forward(x)
-    assert str(caught.value) == message
-
-
-LAYERS = [
-    Conv2d(3, 4, 3),
-    MaxPool2d(2),
-    AvgPool2d(2),
-    GlobalAvgPool2d(),
-    GlobalMaxPool2d(),
-    BatchNorm2d(3),
-    LocalResponseNorm(),
-    ReLU(),
-    Tanh(),
-    Sigmoid(),
-    Softmax(),
-    LogSoftmax(),
-    Dropout(),
-    Flatten(),
-]
-each_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
-
-
-@each_layer
-@pytest.mark.parametrize("dtype", ["int64", "float16", "uint8", "complex128"])
-def test_only_float32_and_float64(layer, dtype):
-    with pytest.raises(DTypeError) as caught:
-        layer.forward(np.ones((1, 4, 4, 3), dtype))
-    assert str(caught.value) == (
-        f"{layer}: expected float32 or float64, got {dtype} in x; convert it with x.astype(np.float32)"
-    )
-
-
-@each_layer
-def test_only_arrays(layer):
-    with pytest.raises(ArgumentError) as caught:
-        layer.forward([[1.0, 2.0]])
-    assert str(caught.value) == f"{layer}: expected a NumPy or CuPy array as x, got list"
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "name"),
-    [
-        (Conv2d(3, 4, 3), (1, 4, 4, 3), "weight"),
-        (Linear(3, 4), (1, 3), "weight"),
-        (BatchNorm2d(3), (1, 4, 4, 3), "gamma"),
-    ],
-)
-def test_nothing_is_promoted(layer, shape, name):
-    with pytest.raises(DTypeError) as caught:
-        layer.forward(ones(*shape, dtype=np.float64))
-    assert str(caught.value) == (
-        f"{layer}: its {name} is float32 but x is float64; convert one: net.to(dtype='float64') or x.astype('float32')"
-    )
+# --- single layers ----------------------------------------------------------------------------------------------
 
 
 def test_a_running_mean_of_another_dtype_is_found_too():
@@ -221,19 +54,7 @@ def test_a_running_mean_of_another_dtype_is_found_too():
         layer.forward(ones(1, 4, 4, 3))
 
 
-def test_dropout_needs_a_key_in_training_only():
-    layer, x = Dropout(0.25), ones(2, 3)
-    layer.forward(x)
-    with pytest.raises(ArgumentError) as caught:
-        layer.forward(x, train=True)
-    assert str(caught.value) == (
-        "Dropout(0.25): training draws a mask; pass a key: forward(x, train=True, key=Key(seed))"
-    )
-
-
-def test_a_batch_of_one_value_has_no_variance():
-    with pytest.raises(ShapeError, match=r"BatchNorm2d\(3\): expected more than one value a channel .* \(1, 1, 1, 3\)"):
-        BatchNorm2d(3).forward(ones(1, 1, 1, 3), train=True)
+def test_one_value_a_channel_is_enough_for_batch_norm_at_inference():
     assert BatchNorm2d(3)(ones(1, 1, 1, 3)).shape == (1, 1, 1, 3)
 
 
@@ -248,9 +69,6 @@ def test_layers_say_what_they_are():
     net = Sequential(Sequential(a=ReLU()), fc=Linear(1, 2))
     assert repr(net) == "Sequential(\n    0=Sequential(\n        a=ReLU(),\n    ),\n    fc=Linear(1→2),\n)"
     assert repr(Sequential()) == "Sequential()"
-
-
-# --- single layers ----------------------------------------------------------------------------------------------
 
 
 def test_conv2d_without_bias_has_none():
@@ -280,14 +98,6 @@ def test_flatten_is_a_view_in_row_major_order():
     assert y.base is x or np.shares_memory(x, y)
     np.testing.assert_array_equal(y, np.arange(24).reshape(2, 12))
     np.testing.assert_array_equal(Flatten().backward(y, cache), x)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_sigmoid_and_tanh_far_out(dtype):
-    x = np.array([[-1e4, -100, 0, 100, 1e4, np.nan]], dtype)
-    y = Sigmoid()(x)
-    np.testing.assert_allclose(y, [[0, np.exp(dtype(-100)), 0.5, 1, 1, np.nan]], rtol=1e-5, atol=1e-50)
-    np.testing.assert_allclose(Tanh()(x), [[-1, -1, 0, 1, 1, np.nan]])
 
 
 def test_batch_norm_normalises_and_follows(kernels):
@@ -524,22 +334,6 @@ def test_concat_joins_channels_and_cuts_dy():
     assert net.output_shape((4, 4, 2)) == (4, 4, 6)
 
 
-def test_branches_that_do_not_fit():
-    x = ones(1, 4, 4, 2)
-    with pytest.raises(ShapeError) as caught:
-        Sum(a=ReLU(), b=Conv2d(2, 3, 1)).forward(x)
-    message = "expected branches of equal output shapes, got a"
-    assert str(caught.value) == f"Sum of 2: {message} (1, 4, 4, 2), b (1, 4, 4, 3)"
-    with pytest.raises(ShapeError, match=message):
-        Sum(a=ReLU(), b=Conv2d(2, 3, 1)).output_shape((4, 4, 2))
-    with pytest.raises(ShapeError) as caught:
-        Concat(a=ReLU(), b=MaxPool2d(2)).forward(x)
-    message = "expected branches that differ in channels only, got a"
-    assert str(caught.value) == f"Concat of 2: {message} (1, 4, 4, 2), b (1, 2, 2, 2)"
-    with pytest.raises(ShapeError, match=message):
-        Concat(a=ReLU(), b=MaxPool2d(2)).output_shape((4, 4, 2))
-
-
 def test_without_shares_the_layers():
     net = conv_net()
     less = net.without("relu1")
@@ -607,10 +401,6 @@ def test_gradients_accumulate():
     assert parameter.grad is fresh
     parameter.accumulate(ones(2))
     assert parameter.grad.tolist() == [2, 2]
-    with pytest.raises(ShapeError, match=r"a parameter of shape \(2,\) got a gradient of shape \(3,\)"):
-        parameter.accumulate(ones(3))
-    with pytest.raises(ShapeError, match=r"a parameter of shape \(2,\) cannot take a value of shape \(3,\)"):
-        parameter.value = ones(3)
 
 
 def stateful() -> Sequential:
@@ -676,16 +466,6 @@ def test_to_changes_parameters_and_buffers_and_forgets_gradients():
     assert all(parameter.grad is None for parameter in net.parameters().values())
     np.testing.assert_array_equal(net["conv"].weight.value, weight)
     assert net.to("cpu")(ones(1, 5, 5, 1, dtype=np.float64)).dtype == np.float64
-
-
-def test_to_refuses_what_cannot_be():
-    net = stateful()
-    with pytest.raises(DTypeError, match="dtype: expected one of float32, float64, got float16"):
-        net.to(dtype="float16")
-    with pytest.raises(DTypeError, match="dtype: expected one of float32, float64, got 'flaot32'"):
-        net.to(dtype="flaot32")
-    with pytest.raises(ArgumentError, match="device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"):
-        net.to("gpu")
 
 
 def test_zero_grad():

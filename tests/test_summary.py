@@ -11,7 +11,7 @@ import time
 import pytest
 
 from minidl.combine import Concat, Sequential, Sum
-from minidl.errors import ArgumentError, ShapeError
+from minidl.errors import ShapeError
 from minidl.layer import Layer
 from minidl.layers import Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU
 from minidl.models import alexnet, alexnet_mini, vgg16
@@ -125,9 +125,6 @@ def test_errors_name_the_layer():
     uneven = Sequential(block=Sum(body=Conv2d(3, 8, 3), shortcut=Sequential()))
     with pytest.raises(ShapeError, match=r"^block: Sum of 2: expected branches of equal output shapes"):
         summarize(uneven, (8, 8, 3))
-    for shape in (), (0, 4, 4), (8, 8, 3.0):
-        with pytest.raises(ArgumentError, match="input_shape: expected positive sizes"):
-            summarize(net, shape)
 
 
 def test_json():

@@ -12,8 +12,20 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidl.arrays import as_array, require_array
 from minidl.data.images import Pixels, check_channels, read_image
-from minidl.errors import ArgumentError, DataError, DTypeError, LabelError, ShapeError
+from minidl.errors import (
+    ArgumentError,
+    DataError,
+    DTypeError,
+    LabelError,
+    ShapeError,
+    expect_a,
+    expect_flag,
+    expect_integer,
+    expect_path,
+    told,
+)
 from minidl.random import Key
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -23,17 +35,14 @@ class Split(ABC):
     """Labelled images, read one at a time and from any thread.
 
     `labels` is int64 of shape (N,): the class of each image.
+
+    Raises: ArgumentError, ShapeError, LabelError for labels that are not one class number for each image.
     """
 
     labels: Labels
 
     def __init__(self, labels: ArrayLike) -> None:
-        array = np.asarray(labels)
-        if array.ndim != 1:
-            raise ShapeError(f"labels: expected one for each image, shape (N,), got {array.shape}")
-        if array.size and not np.issubdtype(array.dtype, np.integer):
-            raise LabelError(f"labels: expected integers, got {array.dtype}")
-        self.labels = array.astype(np.int64)
+        self.labels = _labels(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +59,17 @@ class Split(ABC):
         """What to call image i in a message."""
 
 
+def _labels(labels: ArrayLike) -> Labels:
+    array = as_array("labels", labels, np.empty(0))
+    if array.ndim != 1:
+        raise ShapeError(f"labels: expected one for each image, shape (N,), got {array.shape}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise LabelError(f"labels: expected integers, got {array.dtype}")
+    if array.size and array.min() < 0:
+        raise LabelError(f"labels: expected the numbers of classes, from 0, got {array.min()}")
+    return array.astype(np.int64)
+
+
 class ArraySplit(Split):
     """Images of one size in memory: uint8 of shape (N, H, W, C).
 
@@ -57,11 +77,12 @@ class ArraySplit(Split):
     >>> split.name(1), split.labels[1].item(), split.image(1).shape
     ('digits test #1', 7, (8, 8, 1))
 
-    Raises: DTypeError, ShapeError, LabelError for other arrays.
+    Raises: ArgumentError, DTypeError, ShapeError, LabelError for other arrays.
     """
 
     def __init__(self, images: Pixels, labels: ArrayLike, title: str = "image") -> None:
         super().__init__(labels)
+        require_array("images", images)
         if images.dtype != np.uint8:
             raise DTypeError(f"images: expected uint8 from 0 to 255, got {images.dtype}")
         if images.ndim != 4 or len(images) != len(self.labels):
@@ -86,14 +107,17 @@ class ArraySplit(Split):
 class FileSplit(Split):
     """Images in JPEG or PNG files, decoded when asked for; the sizes may differ.
 
-    Raises: ShapeError where paths and labels differ in number; ArgumentError for channels other than 1 and 3.
+    Raises: ShapeError where paths and labels differ in number; ArgumentError, LabelError for paths or labels that are
+        none, and for channels other than 1 and 3.
     """
 
     def __init__(self, paths: Sequence[Path], labels: ArrayLike, channels: int = 3) -> None:
         super().__init__(labels)
+        if isinstance(paths, str) or not isinstance(paths, Sequence):
+            raise ArgumentError(f"paths: expected a sequence of paths, got {told(paths)}")
         if len(paths) != len(self.labels):
             raise ShapeError(f"labels: expected {len(paths)}, one for each path, got {len(self.labels)}")
-        self.paths = tuple(paths)
+        self.paths = tuple(expect_path("", f"paths[{i}]", path) for i, path in enumerate(paths))
         self.channels = check_channels(channels)
 
     def image(self, i: int, *, shorter_side: int | None = None) -> Pixels:
@@ -112,6 +136,8 @@ class Dataset:
     `spec` is what `load` was given. `channels` is 1 or 3; `image_size` is (height, width), None where sizes vary.
     `mirror` tells whether a mirrored image still shows the same thing: a photograph does, a digit does not.
     `notes` are sentences for the user about choices that were made while loading.
+
+    Raises: ArgumentError for names, splits, channels or sizes that are none; LabelError for a label without a name.
     """
 
     spec: str
@@ -122,6 +148,22 @@ class Dataset:
     image_size: tuple[int, int] | None
     mirror: bool
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.class_names
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ArgumentError(f"class_names: expected a tuple of names, got {told(names)}")
+        for place in ("train", "test"):
+            split = getattr(self, place)
+            expect_a(Split, "", place, split)
+            if len(split) and split.labels.max() >= len(names):
+                raise LabelError(f"{place}: expected labels from 0 to {len(names) - 1}, got {split.labels.max()}")
+        check_channels(self.channels)
+        if self.image_size is not None and not (isinstance(self.image_size, tuple) and len(self.image_size) == 2):
+            raise ArgumentError(f"image_size: expected (height, width) or None, got {told(self.image_size)}")
+        for size in self.image_size or ():
+            expect_integer("", "image_size", size)
+        expect_flag("", "mirror", self.mirror)
 
     def fingerprint(self) -> str:
         """Tells whether two data sets hold images of the same names and labels in the same splits.
@@ -154,10 +196,10 @@ def stratified_split(labels: Labels, *, one_in: int = 5, key: Key) -> tuple[NDAr
     A class of n images gives n / one_in of them to the test, rounded, but at least one, and none where n = 1.
     Which ones follows from the key and the class alone.
 
-    Raises: ArgumentError for one_in < 2.
+    Raises: ArgumentError for one_in < 2, and what is no key; those of `Split` for labels that are none.
     """
-    if one_in < 2:
-        raise ArgumentError(f"one_in: expected at least 2, got {one_in}")
+    labels, one_in = _labels(labels), expect_integer("", "one_in", one_in, least=2)
+    expect_a(Key, "", "key", key)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.errors import ArgumentError, DataError, DTypeError, ShapeError
+from minidl.arrays import require_array
+from minidl.errors import ArgumentError, DataError, DTypeError, ShapeError, expect_integer, expect_path, told
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, C), or (N, H, W, C) for a batch
 
@@ -21,16 +23,17 @@ def check_channels(channels: int) -> int:
 
     Raises: ArgumentError for any other.
     """
-    if channels not in CHANNELS:
-        raise ArgumentError(f"channels: expected 1 (grey) or 3 (RGB), got {channels!r}")
-    return channels
+    if not isinstance(channels, Integral) or isinstance(channels, bool) or channels not in CHANNELS:
+        raise ArgumentError(f"channels: expected 1 (grey) or 3 (RGB), got {told(channels)}")
+    return int(channels)
 
 
 def check_image(image: Pixels) -> Pixels:
     """The image, when it is one: uint8 of shape (H, W, 1) or (H, W, 3), not empty.
 
-    Raises: DTypeError or ShapeError saying what came.
+    Raises: ArgumentError, DTypeError or ShapeError saying what came.
     """
+    require_array("image", image)
     if image.dtype != np.uint8:
         raise DTypeError(f"image: expected uint8 from 0 to 255, got {image.dtype}")
     if image.ndim != 3 or image.shape[2] not in CHANNELS or not image.size:
@@ -49,11 +52,14 @@ def read_image(path: str | Path, channels: int = 3, *, shorter_side: int | None 
     at least twice as long as asked for, so that a later resize has enough to average.
 
     Raises: DataError for a file that cannot be read; FormatError naming the path for one that is neither JPEG nor
-    PNG, is damaged, or has more than 64 million pixels; ArgumentError for other channels.
+    PNG, is damaged, or has more than 64 million pixels; ArgumentError for other channels, no path, or no size.
     """
     check_channels(channels)
+    path = expect_path("", "path", path)
+    if shorter_side is not None:
+        shorter_side = expect_integer("", "shorter_side", shorter_side)
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from error
 

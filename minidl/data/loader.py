@@ -16,7 +16,7 @@ from minidl.accelerate import num_threads
 from minidl.arrays import NHWC, DTypeLike, float_dtype
 from minidl.data.dataset import ArraySplit, Labels, Split
 from minidl.data.preprocess import Preprocessing, check_on_bad_image
-from minidl.errors import ArgumentError, DataError, FormatError
+from minidl.errors import ArgumentError, DataError, FormatError, expect_a, expect_flag, expect_integer
 from minidl.random import Key
 
 CACHE_BYTES = 256 << 20
@@ -58,7 +58,8 @@ class Loader:
     a batch with no image left is not yielded. The others keep their `index`, so count steps by that. `skipped` maps
     the name of each image left out so far to the reason.
 
-    Raises: ArgumentError for a batch_size below 1, a negative prefetch, and training without a key; UnknownNameError
+    Raises: ArgumentError for a batch_size below 1, a negative prefetch, training without a key, and for what is no
+    split, preprocessing or key; UnknownNameError
     for another `on_bad_image`; DTypeError for a dtype other than float32 and float64.
     """
 
@@ -74,14 +75,16 @@ class Loader:
         on_bad_image: str = "raise",
         prefetch: int | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size: expected at least 1, got {batch_size}")
-        if train and key is None:
+        expect_a(Split, "Loader", "split", split)
+        expect_a(Preprocessing, "Loader", "preprocessing", preprocessing)
+        batch_size = expect_integer("Loader", "batch_size", batch_size)
+        train = expect_flag("Loader", "train", train)
+        if key is not None:
+            expect_a(Key, "Loader", "key", key)
+        elif train:
             raise ArgumentError("key: training draws order, crops and mirroring from one; pass key=Key(seed)")
         processors = num_threads()
-        prefetch = min(processors + 1, 8) if prefetch is None else prefetch
-        if prefetch < 0:
-            raise ArgumentError(f"prefetch: expected at least 0, got {prefetch}")
+        prefetch = min(processors + 1, 8) if prefetch is None else expect_integer("Loader", "prefetch", prefetch, 0)
         check_on_bad_image(on_bad_image)
         self.split = split
         self.preprocessing = preprocessing
@@ -103,10 +106,11 @@ class Loader:
         Closing the generator stops the threads at once. Leaving the loop by `break` does so by itself; where an
         exception may pass, hold it in `contextlib.closing`, since the traceback would keep it alive.
 
-        Raises: ArgumentError for a start outside 0 … len(self); while iterating, DataError or FormatError naming
-        an image that cannot be read.
+        Raises: ArgumentError for a negative epoch and a start outside 0 … len(self); while iterating, DataError or
+        FormatError naming an image that cannot be read.
         """
-        if not 0 <= start <= len(self):
+        epoch, start = expect_integer("", "epoch", epoch, 0), expect_integer("", "start", start, 0)
+        if start > len(self):
             raise ArgumentError(f"start: expected from 0 to {len(self)}, the number of batches, got {start}")
         return self._batches(self._plan(epoch), start)
 

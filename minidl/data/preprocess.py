@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, DTypeLike, float_dtype
+from minidl.arrays import Array, DTypeLike, float_dtype, require_array
 from minidl.data.dataset import ArraySplit, Split
 from minidl.data.images import Pixels, check_channels, check_image, resample, with_channels
-from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
+from minidl.errors import (
+    ArgumentError,
+    DataError,
+    FormatError,
+    ShapeError,
+    UnknownNameError,
+    expect_a,
+    expect_flag,
+    expect_integer,
+    expect_number,
+    expect_positive,
+)
 
 
 def check_on_bad_image(value: str) -> None:
@@ -59,9 +70,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("height", "width", "resize"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ArgumentError(f"{name}: expected an integer of at least 1, got {value!r}")
-        check_channels(self.channels)
+            object.__setattr__(self, name, expect_integer("", name, value))
+        object.__setattr__(self, "channels", check_channels(self.channels))
         if self.resize < max(self.height, self.width):
             raise ArgumentError(
                 f"resize: expected at least {max(self.height, self.width)}, since {self.height}×{self.width} is cut "
@@ -84,7 +94,10 @@ class Preprocessing:
 
         >>> Preprocessing(224, 224, 1, 256, (0.0,), (1.0,), False).resized_size(375, 500)
         (256, 341)
+
+        Raises: ArgumentError for sizes that are none.
         """
+        H, W = expect_positive("", H=H, W=W)
         shorter = min(H, W)
         return round(H * self.resize / shorter), round(W * self.resize / shorter)
 
@@ -94,8 +107,11 @@ class Preprocessing:
         `top` and `left` place the crop, from 0 (first row, column) to 1 (last); equal ranges of them belong to the
         offsets that are possible, so uniform numbers give uniform offsets. 0.5 is the centre.
 
-        Raises: DTypeError, ShapeError where the image is not uint8 (H, W, 1 or 3).
+        Raises: ArgumentError, DTypeError, ShapeError where the image is not uint8 (H, W, 1 or 3), or the place not one
+        from 0 to 1.
         """
+        top, left = expect_number("", "top", top, "[0, 1]"), expect_number("", "left", left, "[0, 1]")
+        mirrored = expect_flag("", "mirrored", mirrored)
         H, W, _ = check_image(image).shape
         RH, RW = self.resized_size(H, W)
         y, x = _offset(top, RH - self.height), _offset(left, RW - self.width)
@@ -112,8 +128,12 @@ class Preprocessing:
     def normalise(self, pixels: Pixels, dtype: DTypeLike = "float32") -> Array:
         """(pixel − mean) / std for an image (H, W, C) or a batch (N, H, W, C).
 
-        Raises: DTypeError for a dtype other than float32 and float64.
+        Raises: DTypeError for a dtype other than float32 and float64; ArgumentError, ShapeError for pixels that are no
+        array (…, W, C) of as many channels.
         """
+        require_array("pixels", pixels)
+        if pixels.ndim < 2 or pixels.shape[-1] != self.channels:
+            raise ShapeError(f"pixels: expected (height, width, {self.channels}) or a batch of it, got {pixels.shape}")
         *_, W, C = pixels.shape
         # Row by row: NumPy's innermost loop would otherwise be C = 3 long.
         rows = pixels.reshape(-1, W * C).astype(float_dtype(dtype))
@@ -134,7 +154,11 @@ class Preprocessing:
         return self.normalise(self.pixels(image, top=top, left=left, mirrored=mirrored), dtype)
 
     def resized(self, split: ArraySplit) -> ArraySplit:
-        """The split with every image already resized, so that `pixels` only cuts."""
+        """The split with every image already resized, so that `pixels` only cuts.
+
+        Raises: ArgumentError for another kind of split.
+        """
+        expect_a(ArraySplit, "", "split", split)
         N, H, W, C = split.images.shape
         RH, RW = self.resized_size(H, W)
         if (RH, RW) == (H, W):
@@ -167,8 +191,9 @@ class Preprocessing:
         `on_bad_image="skip"`, DataError or FormatError for an image that cannot be read.
         """
         check_on_bad_image(on_bad_image)
-        if limit < 1:
-            raise ArgumentError(f"limit: expected at least 1, got {limit}")
+        expect_a(Split, "", "split", split)
+        height, width, limit = expect_positive("", height=height, width=width, limit=limit)
+        channels = check_channels(channels)
         resize = default_resize(height, width) if resize is None else resize
         plain = cls(height, width, channels, resize, (0.0,) * channels, (1.0,) * channels, mirror)
         total, squares, images = np.zeros(channels, np.int64), np.zeros(channels, np.int64), 0

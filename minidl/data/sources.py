@@ -10,7 +10,7 @@ from minidl.data.digits import load_digits
 from minidl.data.folder import load_folder
 from minidl.data.mnist import load_mnist
 from minidl.data.synthetic import load_synthetic
-from minidl.errors import ArgumentError, DataError, UnknownNameError
+from minidl.errors import ArgumentError, DataError, UnknownNameError, told
 
 _IN_A_FOLDER = {"mnist": load_mnist, "cifar10": load_cifar10, "folder": load_folder}
 
@@ -31,6 +31,8 @@ def load(spec: str) -> Dataset:
     Raises: UnknownNameError, ArgumentError for a malformed spec; DataError, FormatError where the files are not
     what they should be.
     """
+    if not isinstance(spec, str) or "\0" in spec:
+        raise ArgumentError(f"data: expected words such as 'digits' or 'folder:DIR', got {told(spec)}")
     name, _, rest = spec.partition(":")
     if name in _IN_A_FOLDER:
         if not rest:
@@ -49,6 +51,6 @@ def load(spec: str) -> Dataset:
         if rest:
             raise ArgumentError(f"data {spec!r}: digits is part of minidl and takes nothing; write 'digits'")
         return load_digits()
-    if not spec.startswith("~") and Path(spec).is_dir():
+    if spec and not spec.startswith("~") and Path(spec).is_dir():
         raise ArgumentError(f"data {spec!r}: for images in a folder, write 'folder:{spec}'")
     raise UnknownNameError("data", spec, ["digits", "mnist:DIR", "cifar10:DIR", "folder:DIR", "synthetic"])

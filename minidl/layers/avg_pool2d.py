@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minidl.arrays import NHWC
-from minidl.layer import Layer, Shape
+from minidl.errors import expect_flag
+from minidl.layer import Layer, Shape, is_map
 from minidl.layers.pooling import pooled_shape, pooling_window
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
 from minidl.random import Key
@@ -40,7 +41,7 @@ class AvgPool2d(Layer):
         count_include_pad: bool = True,
     ) -> None:
         self.window = pooling_window(kernel_size, stride, padding, dilation, rounding)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = expect_flag("AvgPool2d", "count_include_pad", count_include_pad)
 
     def forward(self, x: NHWC, *, train: bool = False, key: Key | None = None) -> tuple[NHWC, Shape | None]:
         """See `Layer.forward`."""
@@ -49,7 +50,7 @@ class AvgPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[int, int, int, int], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        N, *shape = x_shape = self.kept(cache)
+        N, *shape = x_shape = self.kept(cache, is_map)
         self.check_gradient(dy, (N, *self.output_shape(tuple(shape))))
         return avg_pool2d_gradient(dy, x_shape, self.window, self.count_include_pad) if input_gradient else None
 

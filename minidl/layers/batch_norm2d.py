@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.arrays import NHWC, Array, array_module
-from minidl.errors import ArgumentError, ShapeError, expect_positive
+from minidl.arrays import NHWC, Array, array_module, is_array
+from minidl.errors import ShapeError, expect_integer, expect_number
 from minidl.layer import Buffer, Layer, Parameter, Shape, expect_rank
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.random import Key
@@ -21,19 +21,18 @@ class BatchNorm2d(Layer):
         dbeta = Σ dy        dgamma = Σ dy·x̂        dx = gamma·inv_std · (dy − dbeta/m − x̂·dgamma/m)
 
     Shapes: x (N, H, W, C) → y of the same shape; gamma, beta, running_mean, running_var (C,).
-    Kept for backward: x, mean and inv_std; x̂ is computed again.
+    Kept for backward: x, mean and inv_std; x̂ is computed again. The mean is kept as two numbers, mean + rest: in one it
+        would be off by 10⁻⁷ of itself, which is much where the deviation is small beside the mean, and in a constant
+        channel would be all that is left.
     Raises: ArgumentError for num_features < 1, eps ≤ 0 or momentum outside [0, 1]; ShapeError for wrong channels, and
         in training for m = 1, which has no variance.
     Source: Ioffe and Szegedy 2015, arXiv 1502.03167, Algorithm 1; PyTorch's conventions.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        expect_positive("BatchNorm2d", num_features=num_features)
-        if not eps > 0:
-            raise ArgumentError(f"BatchNorm2d: eps: expected a positive number, got {eps!r}")
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(f"BatchNorm2d: momentum: expected a number in [0, 1], got {momentum!r}")
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features = num_features = expect_integer("BatchNorm2d", "num_features", num_features)
+        self.eps = expect_number("BatchNorm2d", "eps", eps, within="(0, inf)")
+        self.momentum = expect_number("BatchNorm2d", "momentum", momentum, within="[0, 1]")
         self.gamma = Parameter(np.ones(num_features, np.float32))
         self.beta = Parameter(np.zeros(num_features, np.float32))
         self.running_mean = Buffer(np.zeros(num_features, np.float32))
@@ -41,30 +40,38 @@ class BatchNorm2d(Layer):
 
     def forward(
         self, x: NHWC, *, train: bool = False, key: Key | None = None
-    ) -> tuple[NHWC, tuple[NHWC, Array, Array] | None]:
+    ) -> tuple[NHWC, tuple[NHWC, Array, Array, Array] | None]:
         """See `Layer.forward`."""
         self.check(x)
-        mean, var = self.running_mean.value, self.running_var.value
-        if train:
-            m = x.size // x.shape[-1]
-            if m == 1:
-                raise ShapeError(
-                    f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x"
-                )
-            mean = channel_sum(x) / x.dtype.type(m)
-            centred = x - mean
-            var = channel_dot(centred, centred) / x.dtype.type(m)
-            self._follow(self.running_mean, mean)
-            self._follow(self.running_var, var * x.dtype.type(m / (m - 1)))
-        inv_std = 1 / array_module(x).sqrt(var + x.dtype.type(self.eps))
-        y = (x - mean) * (self.gamma.value * inv_std) + self.beta.value
-        return y, (x, mean, inv_std) if train else None
+        if not train:
+            return self._normalised(x - self.running_mean.value, self.running_var.value)[0], None
+        m = x.size // x.shape[-1]
+        if m == 1:
+            raise ShapeError(f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x")
+        mean = channel_sum(x) / x.dtype.type(m)
+        centred = x - mean
+        rest = channel_sum(centred) / x.dtype.type(m)
+        centred -= rest
+        var = channel_dot(centred, centred) / x.dtype.type(m)
+        self._follow(self.running_mean, mean + rest)
+        self._follow(self.running_var, var * x.dtype.type(m / (m - 1)))
+        y, inv_std = self._normalised(centred, var)
+        return y, (x, mean, rest, inv_std)
 
-    def backward(self, dy: NHWC, cache: tuple[NHWC, Array, Array], *, input_gradient: bool = True) -> NHWC | None:
+    def _normalised(self, centred: NHWC, var: Array) -> tuple[NHWC, Array]:
+        inv_std = 1 / array_module(var).sqrt(var + var.dtype.type(self.eps))
+        return centred * (self.gamma.value * inv_std) + self.beta.value, inv_std
+
+    def backward(
+        self, dy: NHWC, cache: tuple[NHWC, Array, Array, Array], *, input_gradient: bool = True
+    ) -> NHWC | None:
         """See `Layer.backward`."""
-        x, mean, inv_std = self.kept(cache)
+        x, mean, rest, inv_std = self.kept(cache, is_array, is_array, is_array, is_array)
+        self.check(x, "the cache")
         self.check_gradient(dy, x.shape, x)
-        normalised = (x - mean) * inv_std
+        normalised = x - mean
+        normalised -= rest
+        normalised *= inv_std
         dbeta, dgamma = channel_sum(dy), channel_dot(dy, normalised)
         self.beta.accumulate(dbeta)
         self.gamma.accumulate(dgamma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl.arrays import NHWC
-from minidl.errors import ArgumentError, ShapeError, expect_positive
+from minidl.errors import ArgumentError, ShapeError, expect_flag, expect_positive
 from minidl.initializers import bare, constant, he
 from minidl.layer import Layer, Parameter, Shape, expect_rank
 from minidl.ops.channel_sum import channel_sum
@@ -19,11 +19,12 @@ class Conv2d(Layer):
         bias (out_channels,). With groups, each group of outputs sees its own group of inputs only.
     Cost: 2·N·OH·OW·KH·KW·(in_channels/groups)·out_channels FLOP forward, twice that backward.
     Kept for backward: x. The columns, KH·KW/(SH·SW) times as large, are laid out again.
-    Raises: ArgumentError for groups that do not divide the channels; ShapeError for a wrong rank, wrong channels,
-        or a window larger than the padded image.
+    Raises: ArgumentError for sizes < 1, and for groups that do not divide the channels; ShapeError for a wrong rank,
+        wrong channels, or a window larger than the padded image.
     Source: Krizhevsky, Sutskever, Hinton 2012, §3.5; groups: §3.2, the two GPUs.
 
-    padding: an integer, (height, width), or ((top, bottom), (left, right)).
+    padding: an integer, (height, width), or ((top, bottom), (left, right)); with stride 1 also "same", for an output of
+        the height and width of x.
     rounding: "floor", or "ceil" to keep a last window that hangs over the end.
 
     >>> Conv2d(96, 256, kernel_size=5, padding=2, groups=2)
@@ -44,7 +45,10 @@ class Conv2d(Layer):
         bias: bool = True,
         rounding: Rounding = "floor",
     ) -> None:
-        expect_positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        in_channels, out_channels, groups = expect_positive(
+            "Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups
+        )
+        bias = expect_flag("Conv2d", "bias", bias)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"Conv2d: groups: expected a divisor of in_channels={in_channels} and out_channels={out_channels}, "
@@ -66,7 +70,7 @@ class Conv2d(Layer):
     def backward(self, dy: NHWC, cache: NHWC, *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
         # y = cols·weight + bias  ⇒  dweight = colsᵀ·dy    dbias = Σ dy    dcols = dy·weightᵀ
-        x = self.kept(cache)
+        x = self.kept_input(cache)
         self.check_gradient(dy, (len(x), *self.output_shape(x.shape[1:])), x)
         self.weight.accumulate(conv2d_weight_gradient(x, dy, self.window, self.groups))
         if self.bias:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ArgumentError
-from minidl.layer import Layer, Shape
+from minidl.errors import ArgumentError, expect_number, told
+from minidl.layer import Layer, Shape, is_shape
 from minidl.ops.dropout import dropout
 from minidl.random import Key
 
@@ -27,9 +27,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise ArgumentError(f"Dropout: p: expected a probability in [0, 1), got {p!r}")
-        self.p = p
+        self.p = expect_number("Dropout", "p", p, within="[0, 1)")
 
     def forward(
         self, x: Array, *, train: bool = False, key: Key | None = None
@@ -39,12 +37,14 @@ class Dropout(Layer):
         if not train:
             return x, None
         if not isinstance(key, Key):
-            raise ArgumentError(f"{self}: training draws a mask; pass a key: forward(x, train=True, key=Key(seed))")
+            raise ArgumentError(
+                f"{self}: training draws a mask; pass a key: forward(x, train=True, key=Key(seed)); got {told(key)}"
+            )
         return (dropout(x, self.p, key) if self.p else x), (key, x.shape)
 
     def backward(self, dy: Array, cache: tuple[Key, Shape], *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        key, shape = self.kept(cache)
+        key, shape = self.kept(cache, is_key, is_shape)
         self.check_gradient(dy, shape)
         if not input_gradient:
             return None
@@ -52,3 +52,8 @@ class Dropout(Layer):
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
+
+
+def is_key(value: object) -> bool:
+    """Whether it is a `Key`."""
+    return isinstance(value, Key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from minidl.arrays import Array
-from minidl.layer import Layer, Shape
+from minidl.layer import Layer, Shape, expect_shape, is_shape
 from minidl.random import Key
 
 
@@ -23,10 +23,10 @@ class Flatten(Layer):
 
     def backward(self, dy: Array, cache: Shape, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        N, *shape = self.kept(cache)
+        N, *shape = self.kept(cache, is_shape)
         self.check_gradient(dy, (N, math.prod(shape)))
         return dy.reshape(N, *shape) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
-        return (math.prod(shape),)
+        return (math.prod(expect_shape(shape)),)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.arrays import NHWC, array_module
-from minidl.layer import Layer, Shape, expect_rank
+from minidl.layer import Layer, Shape, expect_rank, is_map
 from minidl.random import Key
 
 
@@ -20,11 +22,12 @@ class GlobalAvgPool2d(Layer):
     def forward(self, x: NHWC, *, train: bool = False, key: Key | None = None) -> tuple[NHWC, Shape | None]:
         """See `Layer.forward`."""
         self.check(x)
-        return x.mean(axis=(1, 2), keepdims=True), x.shape if train else None
+        y = x.mean(axis=(1, 2), keepdims=True, dtype=np.float64)  # a float32 sum of 10⁶ numbers would lose two digits
+        return y.astype(x.dtype, copy=False), x.shape if train else None
 
     def backward(self, dy: NHWC, cache: Shape, *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        N, H, W, C = self.kept(cache)
+        N, H, W, C = self.kept(cache, is_map)
         self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minidl.arrays import NHWC, Array, array_module
-from minidl.layer import Layer, Shape, expect_rank
+from minidl.arrays import NHWC, Array, array_module, is_array
+from minidl.layer import Layer, Shape, expect_rank, is_map
 from minidl.random import Key
 
 
@@ -29,7 +29,7 @@ class GlobalMaxPool2d(Layer):
 
     def backward(self, dy: NHWC, cache: tuple[Array, Shape], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
-        winners, (N, H, W, C) = self.kept(cache)
+        winners, (N, H, W, C) = self.kept(cache, is_array, is_map)
         self.check_gradient(dy, (N, 1, 1, C))
         if not input_gradient:
             return None

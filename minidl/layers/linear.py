@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ShapeError, expect_positive
+from minidl.errors import ShapeError, expect_flag, expect_positive
 from minidl.initializers import bare, constant, he
-from minidl.layer import Layer, Parameter, Shape
+from minidl.layer import Layer, Parameter, Shape, expect_shape
 from minidl.ops.channel_sum import channel_sum
 from minidl.ops.linear import linear, linear_input_gradient, linear_weight_gradient
 from minidl.random import Key
@@ -24,7 +24,8 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        expect_positive("Linear", in_features=in_features, out_features=out_features)
+        in_features, out_features = expect_positive("Linear", in_features=in_features, out_features=out_features)
+        bias = expect_flag("Linear", "bias", bias)
         self.in_features, self.out_features = in_features, out_features
         shape = (in_features, out_features)
         self.weight = Parameter.drawn(shape, bare(he, shape))
@@ -39,7 +40,7 @@ class Linear(Layer):
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
         # y = x·weight + bias  ⇒  dweight = xᵀ·dy    dbias = Σ dy    dx = dy·weightᵀ
-        x = self.kept(cache)
+        x = self.kept_input(cache)
         self.check_gradient(dy, (len(x), self.out_features), x)
         self.weight.accumulate(linear_weight_gradient(x, dy))
         if self.bias:
@@ -48,6 +49,7 @@ class Linear(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
+        shape = expect_shape(shape)
         if len(shape) != 1:
             raise ShapeError(
                 f"expected the axes (N, {self.in_features}); put a Flatten() before it; got {len(shape) + 1} axes"

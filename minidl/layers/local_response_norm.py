@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from minidl.arrays import Array
-from minidl.errors import ArgumentError, ShapeError, expect_positive
-from minidl.layer import Layer, Shape
+from minidl.errors import ShapeError, expect_flag, expect_number, expect_positive
+from minidl.layer import Layer, Shape, expect_shape
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
 from minidl.random import Key
 
@@ -19,7 +19,9 @@ class LocalResponseNorm(Layer):
     Shapes: x (…, C) → y (…, C).
     Cost: about size + 5 FLOP an element.
     Kept for backward: x; s is computed again.
-    Raises: ArgumentError for size < 1, k ≤ 0, alpha < 0, or groups < 1; ShapeError where groups do not divide C.
+    Range: scale·Σx² must not overflow, which in float32 allows |x| up to 10¹⁹/√scale; beyond, y and dx are 0.
+    Raises: ArgumentError for size < 1, k ≤ 0, alpha < 0, groups < 1, or what is not finite; ShapeError where groups do
+        not divide C.
     Source: Krizhevsky, Sutskever, Hinton 2012, §3.3, with its constants as defaults.
 
     alpha, average: the paper and TensorFlow take scale = alpha. Caffe, PyTorch, ONNX and the paper's own code take
@@ -41,14 +43,12 @@ class LocalResponseNorm(Layer):
         average: bool = False,
         groups: int = 1,
     ) -> None:
-        expect_positive("LocalResponseNorm", size=size, groups=groups)
-        if not k > 0:
-            raise ArgumentError(f"LocalResponseNorm: k: expected a positive number (it keeps s > 0), got {k!r}")
-        if not alpha >= 0:
-            raise ArgumentError(f"LocalResponseNorm: alpha: expected at least 0, got {alpha!r}")
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
-        self.average, self.groups = average, groups
-        self.scale = alpha / size if average else alpha
+        self.size, self.groups = expect_positive("LocalResponseNorm", size=size, groups=groups)
+        self.alpha = expect_number("LocalResponseNorm", "alpha", alpha, within="[0, inf)")
+        self.beta = expect_number("LocalResponseNorm", "beta", beta)
+        self.k = expect_number("LocalResponseNorm", "k", k, within="(0, inf)")  # so that s > 0
+        self.average = expect_flag("LocalResponseNorm", "average", average)
+        self.scale = self.alpha / self.size if self.average else self.alpha
 
     def forward(self, x: Array, *, train: bool = False, key: Key | None = None) -> tuple[Array, Array | None]:
         """See `Layer.forward`."""
@@ -58,7 +58,7 @@ class LocalResponseNorm(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        x = self.kept(cache)
+        x = self.kept_input(cache)
         self.check_gradient(dy, x.shape, x)
         if not input_gradient:
             return None
@@ -66,6 +66,7 @@ class LocalResponseNorm(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""
+        shape = expect_shape(shape)
         if shape[-1] % self.groups:
             raise ShapeError(f"expected channels in {self.groups} equal groups, got {shape[-1]}")
         return shape

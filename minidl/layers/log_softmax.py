@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.arrays import Array
+from minidl.arrays import Array, is_array
 from minidl.layer import Layer
 from minidl.ops.softmax import log_softmax, log_softmax_gradient
 from minidl.random import Key
@@ -22,6 +22,6 @@ class LogSoftmax(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        y = self.kept(cache)
+        y = self.kept(cache, is_array)
         self.check_gradient(dy, y.shape, y)
         return log_softmax_gradient(dy, y) if input_gradient else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minidl.arrays import NHWC, Array
-from minidl.layer import Layer, Shape
+from minidl.arrays import NHWC, Array, is_array
+from minidl.layer import Layer, Shape, is_map
 from minidl.layers.pooling import pooled_shape, pooling_window
 from minidl.ops.max_pool2d import max_pool2d, max_pool2d_gradient
 from minidl.random import Key
@@ -52,7 +52,7 @@ class MaxPool2d(Layer):
         self, dy: NHWC, cache: tuple[Array, tuple[int, int, int, int]], *, input_gradient: bool = True
     ) -> NHWC | None:
         """See `Layer.backward`."""
-        winners, x_shape = self.kept(cache)
+        winners, x_shape = self.kept(cache, is_array, is_map)
         self.check_gradient(dy, winners.shape)
         return max_pool2d_gradient(dy, winners, x_shape, self.window) if input_gradient else None
 

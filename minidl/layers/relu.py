@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.arrays import Array
+from minidl.arrays import Array, is_array
 from minidl.layer import Layer
 from minidl.ops.relu import relu, relu_gradient
 from minidl.random import Key
@@ -24,7 +24,7 @@ class ReLU(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        y = self.kept(cache)
+        y = self.kept(cache, is_array)
         self.check_gradient(dy, y.shape, y)
         return relu_gradient(dy, y) if input_gradient else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.arrays import Array, array_module
+from minidl.arrays import Array, array_module, is_array
 from minidl.layer import Layer
 from minidl.random import Key
 
@@ -25,6 +25,6 @@ class Sigmoid(Layer):
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
         """See `Layer.backward`."""
-        y = self.kept(cache)
+        y = self.kept(cache, is_array)
         self.check_gradient(dy, y.shape, y)
         return dy * y * (1 - y) if input_gradient else None

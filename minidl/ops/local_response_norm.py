@@ -25,19 +25,20 @@ def local_response_norm_gradient(
 
     The first term is y_i seen through its own numerator. The second collects every neighbour j whose normaliser
     s_j holds x_i: its window is that of the forward pass turned around. s is computed again rather than stored.
+    s^(−β−1) is taken in two steps, as for a large x it alone would be too small for float32.
 
     dy and x (…, C) → dx (…, C).
     """
     before, after = (size - 1) // 2, size // 2
     s = _normaliser(x, size, scale, k, groups)
     # i lies in the window of j exactly where j lies in the window turned around, hence after and before swapped.
-    through_neighbours = channel_window_sum(dy * x * s ** (-beta - 1), after, before, groups)
+    through_neighbours = channel_window_sum(dy * x * s**-beta / s, after, before, groups)
     dx: Array = dy * s**-beta - (2 * beta * scale) * x * through_neighbours
     return dx
 
 
 def _normaliser(x: Array, size: int, scale: float, k: float, groups: int) -> Array:
-    return k + scale * channel_window_sum(x * x, (size - 1) // 2, size // 2, groups)
+    return k + channel_window_sum(scale * x * x, (size - 1) // 2, size // 2, groups)
 
 
 def channel_window_sum(a: Array, before: int, after: int, groups: int = 1) -> Array:

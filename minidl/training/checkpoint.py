@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, to_host
-from minidl.errors import CheckpointError
+from minidl.arrays import Array, is_array, to_host
+from minidl.errors import ArgumentError, CheckpointError, expect_path, told
 
 FORMAT = 1
 
@@ -28,13 +28,24 @@ FORMAT = 1
 def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
     """Write arrays and a JSON-ready state so that the old file at `path` stays whole until the new one is.
 
-    Raises: CheckpointError, with the old file untouched, where the disk is full or the folder not writable.
+    Raises: CheckpointError, with the old file untouched, where the disk is full or the folder not writable;
+        ArgumentError for arrays and a state that a file cannot hold.
     """
     from safetensors.numpy import save
 
+    path = expect_path("", "path", path)
+    for argument, value in ("arrays", arrays), ("state", state):
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise ArgumentError(f"{argument}: expected a dictionary whose keys are names, got {told(value)}")
+    for name, array in arrays.items():
+        if not is_array(array) or array.dtype.kind not in "fiub":
+            raise ArgumentError(f"arrays: expected an array of numbers as {name!r}, got {told(array)}")
     host = {name: np.asarray(to_host(array), order="C") for name, array in arrays.items()}
-    header = {"format": FORMAT, "crc32": _crc32(host), "state": dict(state)}
-    content = save(host, metadata={"minidl": json.dumps(header)})
+    try:
+        header = json.dumps({"format": FORMAT, "crc32": _crc32(host), "state": dict(state)})
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"state: expected what JSON can hold: {error}") from error
+    content = save(host, metadata={"minidl": header})
     temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
@@ -58,8 +69,12 @@ def save_checkpoint(path: Path, arrays: Mapping[str, Array], state: Mapping[str,
 def keep_checkpoint(path: Path, name: str) -> None:
     """Give the checkpoint at `path` a second name in its folder, under which it stays when `path` is replaced.
 
-    Raises: CheckpointError where the folder is not writable or, on a file system without links, the disk is full.
+    Raises: CheckpointError where there is none at `path`, the folder is not writable or, on a file system without
+        links, the disk is full; ArgumentError for what is no path, or no name of a file.
     """
+    path = expect_path("", "path", path)
+    if not isinstance(name, str) or not name or Path(name).name != name or name == path.name:
+        raise ArgumentError(f"name: expected another name of a file, without a folder, got {told(name)}")
     kept = path.with_name(name)
     temporary = _beside(kept)
     try:
@@ -77,10 +92,12 @@ def keep_checkpoint(path: Path, name: str) -> None:
 def load_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays and the state of a checkpoint.
 
-    Raises: CheckpointError where the file is missing, damaged (a checksum tells), or not a checkpoint of minidl.
+    Raises: CheckpointError where the file is missing, damaged (a checksum tells), or not a checkpoint of minidl;
+        ArgumentError for what is no path.
     """
     from safetensors import SafetensorError, safe_open
 
+    path = expect_path("", "path", path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:

@@ -7,11 +7,12 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from minidl.arrays import FLOATS
-from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError
+from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError, told
 from minidl.layer import Parameter
 from minidl.optim import SGD, AdamW, Optimizer
 from minidl.schedules import SCHEDULES, Constant, Cosine, Plateau, Schedule, Step, WarmUp
@@ -54,10 +55,11 @@ class Config:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Config).items():
             value = getattr(self, name)
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, name, float(value))
+            numbers: type = {int: Integral, float: Real}.get(kind, type(None))
+            if isinstance(value, numbers) and not isinstance(value, bool):
+                object.__setattr__(self, name, kind(value))  # one of NumPy's too
             elif type(value) is not kind:
-                raise ArgumentError(f"{name}: expected {_ARTICLES[kind]}, got {value!r}")
+                raise ArgumentError(f"{name}: expected {_ARTICLES[kind]}, got {told(value)}")
             if isinstance(value, str) and not _is_unicode(value):
                 raise ArgumentError(f"{name}: {value!r} is not valid Unicode; rename it, or use a UTF-8 locale")
         for name, least in ("epochs", 1), ("batch", 1), ("checkpoint_every", 0), ("step_epochs", 1), ("patience", 1):
@@ -83,8 +85,11 @@ class Config:
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Config:
         """A config from names and values; what is not named keeps its default.
 
-        Raises: UnknownNameError ("did you mean …") for a name that is no setting; ArgumentError for a bad value.
+        Raises: UnknownNameError ("did you mean …") for a name that is no setting; ArgumentError for a bad value, and
+            for what is no mapping.
         """
+        if not isinstance(values, Mapping):
+            raise ArgumentError(f"values: expected names and values, got {told(values)} in {where}")
         known = [setting.name for setting in fields(cls)]
         for name in values:
             if name not in known:

@@ -20,7 +20,17 @@ from minidl.accelerate import num_threads
 from minidl.arrays import parse_device, to_device, to_host
 from minidl.combine import Sequential
 from minidl.data import Dataset, Loader, Preprocessing, load, read_image
-from minidl.errors import ArgumentError, CheckpointError, DataError, FormatError, NonFiniteError, UnknownNameError
+from minidl.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    FormatError,
+    NonFiniteError,
+    UnknownNameError,
+    expect_a,
+    expect_integer,
+    expect_path,
+)
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
@@ -74,9 +84,12 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
     out: the folder; unless given, the next free runs/MODEL-DATA-N.
     Ctrl-C ends the step at hand, saves, and returns a result that is not `finished`.
 
-    Raises: ArgumentError where `out` already holds a run; whatever the settings, the data or the training raise.
+    Raises: ArgumentError where `out` already holds a run, and for what is no config, path or reporter; whatever the
+        settings, the data or the training raise.
     """
-    reporter = reporter or Reporter()
+    reporter = _checked_reporter(reporter)
+    expect_a(Config, "train", "config", config)
+    out = None if out is None else expect_path("train", "out", out)
     parse_device(config.device)  # before anything is read or written
     dataset = _dataset(config, reporter)
     architecture, options = models.parse(config.model)
@@ -116,13 +129,25 @@ def resume(
     device: go on with another device.
 
     Raises: CheckpointError where there is no whole checkpoint; DataError where the data is not what it was;
-        ArgumentError for fewer epochs than are done, or while another process trains in the folder.
+        ArgumentError for fewer epochs than are done, while another process trains in the folder, and for what is no
+        path, number, device or reporter.
     """
-    folder = Path(folder)
+    reporter = _checked_reporter(reporter)
+    folder = expect_path("resume", "folder", folder)
+    epochs = None if epochs is None else expect_integer("resume", "epochs", epochs)
+    if device is not None:
+        parse_device(device)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such run folder; train starts a new run without --resume")
     with claimed(folder):
-        return _resume(folder, epochs, device, reporter or Reporter())
+        return _resume(folder, epochs, device, reporter)
+
+
+def _checked_reporter(reporter: Reporter | None) -> Reporter:
+    if reporter is None:
+        return Reporter()
+    expect_a(Reporter, "", "reporter", reporter)
+    return reporter
 
 
 def _resume(folder: Path, epochs: int | None, device: str | None, reporter: Reporter) -> Result:
@@ -224,8 +249,10 @@ class LoadedRun:
     def predict(self, image: str | Path, top: int = 5) -> list[tuple[str, float]]:
         """The likeliest classes of an image file, with their probabilities.
 
-        Raises: DataError or FormatError for a file that cannot be read as an image.
+        Raises: DataError or FormatError for a file that cannot be read as an image; ArgumentError for what is no path,
+            or no number of classes.
         """
+        top = expect_integer("predict", "top", top)
         pixels = read_image(image, self.preprocessing.channels, shorter_side=self.preprocessing.resize)
         x = self.preprocessing.apply(pixels, dtype=self.config.dtype)[None]
         probabilities = to_host(softmax(self.net(to_device(x, self.config.device))))[0]
@@ -240,7 +267,7 @@ class LoadedRun:
         Images are prepared as for testing, also those of the training split.
 
         Raises: DataError where the data set's classes are not those of the run; UnknownNameError for a split other
-            than "test" and "train".
+            than "test" and "train"; what `load` raises.
         """
         if split not in ("test", "train"):
             raise UnknownNameError("split", split, ("test", "train"))
@@ -266,9 +293,12 @@ class LoadedRun:
 def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
     """The net of a run folder (its last checkpoint) or of one checkpoint file.
 
-    Raises: CheckpointError where it is missing, damaged, or holds another model than it says.
+    Raises: CheckpointError where it is missing, damaged, or holds another model than it says; ArgumentError,
+        DeviceError for what is no path, or a device that cannot be.
     """
-    path = Path(path)
+    path = expect_path("load_run", "path", path)
+    if device is not None:
+        parse_device(device)
     if path.is_dir():
         path = path / "last.safetensors"
         if not path.exists():

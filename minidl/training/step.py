@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.arrays import Array, array_module
 from minidl.combine import Sequential
-from minidl.errors import NonFiniteError
+from minidl.errors import ArgumentError, NonFiniteError, expect_a
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
@@ -21,11 +21,18 @@ def train_step(
     """Forward, loss, backward, update: returns the loss and the logits that it was computed from.
 
     Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite; it names the layer in
-        which that first shows.
+        which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and for a loss that is not
+        one number. ShapeError, DTypeError, LabelError for images and labels that do not fit.
     """
+    expect_a(Layer, "train_step", "net", net)
+    expect_a(Loss, "train_step", "loss", loss)
+    expect_a(Optimizer, "train_step", "optimizer", optimizer)
+    expect_a(Key, "train_step", "key", key)
     with np.errstate(all="ignore"):  # what overflows is told below, by the name of its layer
         logits, cache = net.forward(images, train=True, key=key)
         value, loss_cache = loss.forward(logits, labels)
+    if np.shape(value) != ():
+        raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
     if not math.isfinite(float(value)):
         raise NonFiniteError(f"the loss is {float(value)}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):

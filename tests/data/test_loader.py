@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minidl.data import ArraySplit, Batch, Loader, Preprocessing, Split, load, read_image
-from minidl.errors import ArgumentError, DataError, DTypeError, FormatError, UnknownNameError
+from minidl.errors import DataError, FormatError
 from minidl.random import Key
 
 HOW = Preprocessing(6, 5, 1, 8, (10.0,), (2.0,), True)
@@ -255,23 +255,3 @@ def test_an_interrupt_in_the_loop_stops_the_threads():
 def test_an_empty_split():
     loader = Loader(Scripted(0), HOW, 4, train=True, key=Key(0))
     assert (len(loader), list(loader.epoch(0))) == (0, [])
-
-
-def test_arguments(split):
-    with pytest.raises(ArgumentError, match="batch_size: expected at least 1, got 0"):
-        Loader(split, HOW, 0, train=False)
-    with pytest.raises(ArgumentError, match=r"key: .* pass key=Key\(seed\)"):
-        Loader(split, HOW, 4, train=True)
-    with pytest.raises(ArgumentError, match="prefetch: expected at least 0, got -1"):
-        Loader(split, HOW, 4, train=False, prefetch=-1)
-    with pytest.raises(UnknownNameError, match="unknown on_bad_image 'ignore'"):
-        Loader(split, HOW, 4, train=False, on_bad_image="ignore")
-    with pytest.raises(DTypeError, match="float16"):
-        Loader(split, HOW, 4, train=False, dtype="float16")
-
-
-@pytest.mark.parametrize("start", [-1, 7])
-def test_start_outside_the_epoch(split, start):
-    loader = Loader(split, HOW, 4, train=False)
-    with pytest.raises(ArgumentError, match=f"start: expected from 0 to 6, the number of batches, got {start}"):
-        loader.epoch(0, start)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minidl.data import ArraySplit, FileSplit, Preprocessing
 from minidl.data.images import resample
-from minidl.errors import ArgumentError, DataError, DTypeError, FormatError, ShapeError, UnknownNameError
+from minidl.errors import ArgumentError, DataError, FormatError
 
 PLAIN = Preprocessing(4, 3, 1, 6, (0.0,), (1.0,), False)
 
@@ -39,11 +39,6 @@ def test_apply_subtracts_and_divides(noise):
     np.testing.assert_allclose(single, x, rtol=1e-5)
     batch = how.normalise(np.stack([image[:5], image[1:]]), "float64")
     np.testing.assert_array_equal(batch[0], x)
-
-
-def test_a_float_dtype_is_needed(noise):
-    with pytest.raises(DTypeError, match="float16"):
-        PLAIN.apply(noise(6, 6, 1), dtype="float16")
 
 
 @pytest.mark.parametrize(("H", "W"), [(375, 500), (500, 375), (64, 100), (8, 8), (1, 300)])
@@ -81,14 +76,6 @@ def test_channels_are_converted(noise):
     one = Preprocessing(6, 6, 1, 6, (0.0,), (1.0,), False)
     np.testing.assert_array_equal(three.pixels(grey), np.concatenate([grey] * 3, axis=2))
     np.testing.assert_allclose(one.pixels(colour)[..., 0], colour @ [0.299, 0.587, 0.114], atol=0.51)
-
-
-def test_what_is_no_image():
-    with pytest.raises(DTypeError, match="image: expected uint8 from 0 to 255, got float64"):
-        PLAIN.pixels(np.zeros((6, 6, 1)))
-    for shape in ((6, 6), (6, 6, 2), (0, 6, 1)):
-        with pytest.raises(ShapeError, match=r"image: expected \(height, width, 1 or 3\)"):
-            PLAIN.pixels(np.zeros(shape, np.uint8))
 
 
 def test_resized_split(noise):
@@ -137,20 +124,10 @@ def test_measuring_past_a_bad_image(tmp_path: Path):
         Preprocessing.measured_on(FileSplit([], []), height=8, width=8)
 
 
-def test_measuring_arguments(noise):
-    split = ArraySplit(noise(2, 8, 8, 1), [0, 1])
-    with pytest.raises(ArgumentError, match="limit: expected at least 1, got 0"):
-        Preprocessing.measured_on(split, height=8, width=8, limit=0)
-    with pytest.raises(UnknownNameError, match="on_bad_image 'skipp': did you mean 'skip'"):
-        Preprocessing.measured_on(split, height=8, width=8, on_bad_image="skipp")
-    with pytest.raises(ArgumentError, match="channels"):
-        Preprocessing.measured_on(split, height=8, width=8, channels=2)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"height": 0}, "height: expected an integer of at least 1, got 0"),
+        ({"height": 0}, "height: expected a positive integer, got 0"),
         ({"width": 3.0}, r"width: .* got 3\.0"),
         ({"resize": True}, "resize: .* got True"),
         ({"resize": 3}, "resize: expected at least 4, since 4×3 is cut .* got 3"),
