@@ -72,7 +72,7 @@ def test_few_import_models():
     users = importers("minidl.models") - in_folder(set(MODULES), "models")
     early = importers("minidl.models", at_import=True) - in_folder(set(MODULES), "models")
     assert "minidl/training/run.py" in users
-    assert users <= {"minidl/training/run.py", "minidl/cli.py", "minidl/catalogue.py", "minidl/gradcheck.py"}
+    assert users <= {"minidl/training/run.py", "minidl/cli.py", "minidl/catalogue.py"}
     assert early <= {"minidl/training/run.py", "minidl/cli.py"}
 
 
