@@ -148,7 +148,7 @@ def cases(name: str = "all") -> list[Case]:
     from minidl import models
 
     lines = [*LAYERS, *LOSSES]
-    wanted = plain(name)
+    wanted = plain(str(name))
     found = [_line(line) for line in lines if wanted in ("all", plain(kind(line)))]
     found = found or [_line(line) for line in lines if wanted == plain(line)]
     found += [_model(m) for m in models.MODELS if wanted == plain(m) or (wanted == "all" and m in MODELS)]

@@ -810,12 +810,16 @@ lines("gradcheck.check",
       (lambda: gradcheck.check(relu, (2, 3), mode="direct"), UnknownNameError,
        "unknown mode of a gradient check 'direct': did you mean"),
       (lambda: gradcheck.check(relu, (2, 3), directions=0), ArgumentError,
-       "expected at least one direction and one element, got 0"),
+       "directions: expected a positive integer, got 0"),
       (lambda: gradcheck.check(relu, (2, 3), elements=0), ArgumentError,
-       "expected at least one direction and one element, got 3 and 0"),
-      (lambda: gradcheck.check(relu, (2, 3), eps=0), ArgumentError, "eps: expected at least 1e-08"),
-      (lambda: gradcheck.check(relu, (2, 3), eps=nan), ArgumentError, "eps: expected at least 1e-08"))
+       "elements: expected a positive integer, got 0"),
+      *each((0, nan, "small", 1e-9), lambda eps: gradcheck.check(relu, (2, 3), eps=eps), ArgumentError,
+            "eps: expected a number in [1e-08, inf), got"),
+      *each((0, nan, None), lambda tolerance: gradcheck.check(relu, (2, 3), tolerance=tolerance), ArgumentError,
+            "tolerance: expected a number in (0, inf), got"),
+      (lambda: gradcheck.check(relu, (2, 3), key=7), ArgumentError, "key: expected a Key, got 7"))
 lines("gradcheck.sweep",
+      (lambda: gradcheck.sweep(relu, (2, 3), key=7), ArgumentError, "key: expected a Key, got 7"),
       (lambda: gradcheck.sweep(relu, (2, 3), tensors=["weight"]), UnknownNameError,
        "unknown tensor of ReLU() 'weight'"))
 suffixes, there = "name that ends in .png, .svg, .pdf, got", "in a folder that exists, got"
@@ -825,7 +829,7 @@ for asked in (gradcheck.picture_path, lambda path: gradcheck.plot(None, relu, (2
           *each(("/absent/a.png", "a.png/b.png"), asked, ArgumentError, f"plot: expected a file {there}"))
 for asked in (catalogue.check_named, catalogue.cases):
     lines(f"catalogue.{asked.__name__}",
-          *each(("Conv2", "alexnet_mimi", "", "every", "Conv2d: dilatd"), asked, UnknownNameError,
+          *each(("Conv2", "alexnet_mimi", "", "every", "Conv2d: dilatd", None, 2), asked, UnknownNameError,
                 "unknown layer, loss or model"))
 lines("catalogue.own_case",
       (lambda: catalogue.own_case("absent.py:Scale(3)", (2, 3)), ArgumentError,

@@ -13,7 +13,7 @@ import pytest
 from minidl import Key, gradcheck
 from minidl.arrays import Array
 from minidl.combine import Sequential, Sum
-from minidl.errors import ArgumentError, DTypeError, UnknownNameError
+from minidl.errors import ArgumentError, DTypeError
 from minidl.layer import Layer, Parameter
 from minidl.layers import BatchNorm2d, Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, ReLU, Tanh
 from minidl.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -372,13 +372,7 @@ def test_dropout_keeps_its_mask():
     assert not gradcheck.check(Forgets(0.5), (3, 20)).passed
 
 
-def test_bad_arguments():
-    with pytest.raises(UnknownNameError, match="did you mean 'directional'"):
-        gradcheck.check(ReLU(), (3, 4), mode="directionl")
-    with pytest.raises(ArgumentError, match="at least one direction"):
-        gradcheck.check(ReLU(), (3, 4), directions=0)
-    with pytest.raises(ArgumentError, match="eps: expected at least 1e-08"):
-        gradcheck.check(ReLU(), (3, 4), eps=1e-12)
+def test_a_jacobian_that_is_too_large():
     with pytest.raises(ArgumentError, match="too many to compare in full; use mode='directional'"):
         gradcheck.check(Linear(300, 200), (4, 300), mode="full")
 

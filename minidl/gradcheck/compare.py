@@ -11,7 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidl.arrays import Array, array_module, device_of, is_array, to_device
-from minidl.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
+from minidl.errors import (
+    ArgumentError,
+    DTypeError,
+    ShapeError,
+    UnknownNameError,
+    expect_a,
+    expect_number,
+    expect_positive,
+)
 from minidl.gradcheck.report import Element, Mode, Report, TensorReport
 from minidl.gradcheck.subject import Function, function_of
 from minidl.layer import Layer, Parameter
@@ -74,10 +82,10 @@ def check(
     """
     if mode not in ("directional", "full"):
         raise UnknownNameError("mode of a gradient check", str(mode), ["directional", "full"])
-    if directions < 1 or elements < 1:
-        raise ArgumentError(f"expected at least one direction and one element, got {directions} and {elements}")
-    if not eps >= SMALLEST_STEP:
-        raise ArgumentError(f"eps: expected at least {SMALLEST_STEP:g}, below which rounding prevails, got {eps!r}")
+    directions, elements = expect_positive("gradient check", directions=directions, elements=elements)
+    eps = expect_number("gradient check", "eps", eps, f"[{SMALLEST_STEP:g}, inf)")  # below, rounding prevails
+    tolerance = expect_number("gradient check", "tolerance", tolerance, "(0, inf)")
+    expect_a(Key, "gradient check", "key", key)
     function = function_of(subject, inputs, key)
     comparison = _Comparison(function, mode, eps, tolerance, key.at("directions").generator())
     reports = tuple(comparison.report(tensor, directions, elements) for tensor in comparison.tensors)

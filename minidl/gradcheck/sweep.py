@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.arrays import Array, device_of, to_device, to_host
-from minidl.errors import ShapeError, UnknownNameError
+from minidl.errors import ShapeError, UnknownNameError, expect_a
 from minidl.gradcheck.compare import FIRST_KEY, relative_error
 from minidl.gradcheck.subject import Function, function_of
 from minidl.layer import Layer, Parameter
@@ -78,6 +78,7 @@ def sweep(subject: Layer | Loss, *inputs: Any, key: Key = FIRST_KEY, tensors: Se
     inputs: as for `check`. tensors: the names of those to look at; all if not given.
     Raises: what `check` raises; UnknownNameError for a tensor that is not there.
     """
+    expect_a(Key, "gradient check", "key", key)
     function = function_of(subject, inputs, key)
     names = list(function.tensors) if tensors is None else list(tensors)
     for name in names:
