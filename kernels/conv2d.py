@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minidl.arrays import NHWC, Array
+from minidl.kernels import winograd
 from minidl.kernels.blas import one_thread_per_product
 from minidl.kernels.compiled import compiled
 from minidl.kernels.geometry import Geometry, geometry
@@ -52,10 +53,15 @@ def col2im(cols: Array, x_shape: tuple[int, int, int, int], window: Window) -> N
     return x
 
 
-def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> NHWC:
+def conv2d(
+    x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1, *, algorithm: str = "auto"
+) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
     N, H, W, _ = x.shape
     OH, OW = window.output_size(H, W)
+    m = winograd.tile(algorithm, x.dtype, window, (OH, OW), weight.shape, groups)
+    if m:
+        return winograd.conv2d(x, weight, bias, window, groups, m)
     y = np.empty((N, OH, OW, weight.shape[3]), x.dtype)
     step = _rows_per_chunk(N * OH, OW, weight)
     _share(-(-N * OH // step), _forward, x, weight, bias, y, window, groups, step)
@@ -63,10 +69,19 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: i
 
 
 def conv2d_input_gradient(
-    dy: NHWC, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int = 1
+    dy: NHWC,
+    weight: Array,
+    x_shape: tuple[int, int, int, int],
+    window: Window,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
 ) -> NHWC:
     """See `minidl.ops.conv2d.conv2d_input_gradient`. One thread writes an image, in a fixed order."""
     N, OH, OW, _ = dy.shape
+    m = winograd.tile(algorithm, dy.dtype, window, x_shape[1:3], weight.shape, groups)
+    if m:
+        return winograd.conv2d_input_gradient(dy, weight, x_shape, window, groups, m)
     dx = np.zeros(x_shape, dy.dtype)
     step = _rows_per_chunk(N * OH, OW, weight)
     images = max(1, step // OH)
@@ -74,12 +89,16 @@ def conv2d_input_gradient(
     return dx
 
 
-def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1) -> Array:
+def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1, *, algorithm: str = "auto") -> Array:
     """See `minidl.ops.conv2d.conv2d_weight_gradient`. Each thread sums a share of the rows, so the last bits
     depend on their number.
     """
     N, OH, OW, O = dy.shape
-    dweight = np.zeros((*window.kernel, x.shape[3] // groups, O), x.dtype)
+    shape = (*window.kernel, x.shape[3] // groups, O)
+    m = winograd.tile(algorithm, x.dtype, window, (OH, OW), shape, groups)
+    if m:
+        return winograd.conv2d_weight_gradient(x, dy, window, groups, m)
+    dweight = np.zeros(shape, x.dtype)
     step = _rows_per_chunk(N * OH, OW, dweight)
     chunks = -(-N * OH // step)
     sums = [dweight, *(np.zeros_like(dweight) for _ in range(min(chunks, num_threads()) - 1))]

@@ -8,6 +8,7 @@ the op's own body everywhere else. The body stays callable as `op.reference`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,10 @@ import numpy as np
 from minidl.arrays import is_array
 from minidl.errors import ArgumentError, UnknownNameError
 
-KERNELS = ("auto", "reference", "numba")
+CHOICES = {
+    "kernels": ("auto", "reference", "numba"),
+    "conv2d": ("auto", "im2col", "winograd"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,20 @@ class Settings:
 
     kernels: "auto" takes Numba for NumPy arrays where it is installed; "numba" insists on it; "reference" always
         runs the plain bodies.
+    conv2d: the algorithm of convolution's kernels. "auto" takes what is fastest for the shapes at hand; "im2col" and
+        "winograd" (see docs/winograd.md) insist, the latter where it fits: a square kernel of at most 5 pixels, stride
+        and dilation 1.
 
     Raises: UnknownNameError for another value.
     """
 
     kernels: str = "auto"
+    conv2d: str = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernels, str) or self.kernels not in KERNELS:
-            raise UnknownNameError("setting for kernels", self.kernels, KERNELS)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UnknownNameError(f"setting for {name}", getattr(self, name), choices)
 
 
 _DEFAULT = Settings()
@@ -98,7 +107,10 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
         kernel = _kernel_for(self.stem, self.name, (*args, *kwargs.values()))
         if kernel is None:
             return self.reference(*args, **kwargs)
-        result: R = kernel(*map(_contiguous, args), **{name: _contiguous(value) for name, value in kwargs.items()})
+        options = {name: _contiguous(value) for name, value in kwargs.items()}
+        if _takes_algorithm(kernel):
+            options["algorithm"] = getattr(_current.get(), self.stem)
+        result: R = kernel(*map(_contiguous, args), **options)
         return result
 
 
@@ -116,6 +128,12 @@ def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., An
 
 
 @cache
+def _takes_algorithm(kernel: Callable[..., Any]) -> bool:
+    """Whether there are several ways to compute it, between which the setting named like its file chooses."""
+    return "algorithm" in inspect.signature(kernel).parameters
+
+
+@cache
 def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | None:
     problem = _numba_problem()
     if problem and required:
@@ -124,8 +142,16 @@ def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | 
         return None
     if find_spec(f"minidl.kernels.{stem}") is None:
         return None
+    _keep_memory()
     kernel: Callable[..., Any] | None = getattr(importlib.import_module(f"minidl.kernels.{stem}"), name, None)
     return kernel
+
+
+@cache
+def _keep_memory() -> None:
+    from minidl.kernels.memory import keep_memory
+
+    keep_memory()
 
 
 @cache
