@@ -131,12 +131,13 @@ class Optimizer:
                 raise CheckpointError(f"{type(self).__name__}: {path!r} is no part of its state")
             if not is_array(array) or array.dtype.kind not in ("iu" if slot == "updates" else "f"):
                 raise CheckpointError(f"{type(self).__name__}: {path} is {told(array)}, which does not fit")
-            if slot == "updates" and array.shape == ():
+            value = self.parameters[name].value
+            expected = () if slot == "updates" else value.shape
+            if array.shape != expected:
+                raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {expected}")
+            if slot == "updates":
                 updates[name] = int(array)
                 continue
-            value = self.parameters[name].value
-            if array.shape != value.shape:
-                raise CheckpointError(f"{type(self).__name__}: {path} has shape {array.shape}, expected {value.shape}")
             copy = to_host(array).astype(value.dtype, copy=True)
             loaded.setdefault(name, {})[slot] = to_device(copy, device_of(value))
         for name in loaded.keys() | updates.keys():

@@ -54,6 +54,12 @@ def test_a_running_mean_of_another_dtype_is_found_too():
         layer.forward(ones(1, 4, 4, 3))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_batch_norm_refuses_channels_that_would_broadcast(channels):
+    with pytest.raises(ShapeError, match=f"expected 3 channels, got {channels}"):
+        BatchNorm2d(3)(ones(1, 4, 4, channels))
+
+
 def test_one_value_a_channel_is_enough_for_batch_norm_at_inference():
     assert BatchNorm2d(3)(ones(1, 1, 1, 3)).shape == (1, 1, 1, 3)
 
@@ -392,6 +398,7 @@ def test_bare_layers_differ_from_each_other():
     first, second = Linear(5, 5), Linear(5, 5)
     assert not np.array_equal(first.weight.value, second.weight.value)
     assert not first.bias.value.any()
+    assert not Conv2d(2, 3, kernel_size=1).bias.value.any()
 
 
 def test_gradients_accumulate():
@@ -496,9 +503,9 @@ def test_a_layer_of_ones_own_is_searched():
 
 
 def test_decisions_are_signs_and_winners():
-    x = np.array([[-1.0, 0.0, 2.0]])
+    x = np.array([[-1.0, 0.0, 0.5, 2.0]])
     _, cache = ReLU().forward(x, train=True)
-    assert ReLU().decisions(cache)[0].tolist() == [[False, False, True]]
+    assert ReLU().decisions(cache)[0].tolist() == [[False, False, True, True]]
     image = np.arange(4, dtype=single).reshape(1, 2, 2, 1)
     for pool in MaxPool2d(2), GlobalMaxPool2d():
         _, cache = pool.forward(image, train=True)

@@ -365,6 +365,15 @@ def test_batch_norm_of_a_constant_channel(kernels, dtype, value):
     assert found["running_var"] == pytest.approx(0.9)
 
 
+def test_the_running_mean_is_the_mean_rounded_once(kernels):
+    """BatchNorm2d in float32, 1000 channels of 105 numbers: to half a spacing of float32, and a little."""
+    layer = BatchNorm2d(1000, momentum=1.0)
+    x = np.random.default_rng(0).normal(3, 1, (3, 5, 7, 1000)).astype("float32")
+    layer.forward(x, train=True)
+    exact = x.mean(axis=(0, 1, 2), dtype="float64")
+    assert (np.abs(layer.running_mean.value - exact) <= 0.55 * np.spacing(exact.astype("float32"))).all()
+
+
 def test_batch_norm_of_a_large_mean_and_a_small_deviation(kernels):
     """BatchNorm2d at mean 10⁴ and deviation 10⁻² in float32: to 10⁻⁵ of float64, as anywhere else.
 

@@ -146,6 +146,18 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(make, dtype):
         np.testing.assert_array_equal(resumed.parameters[name].value, parameter.value)
 
 
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_a_resumed_optimizer_of_a_single_number_goes_on(kind):
+    straight, first = {"scale": Parameter(np.array(2.0))}, {"scale": Parameter(np.array(2.0))}
+    run(kind(straight), range(4))
+    stopped = kind(first)
+    run(stopped, range(2))
+    resumed = kind(first)
+    resumed.load_state_dict(stopped.state_dict())
+    run(resumed, range(2, 4))
+    np.testing.assert_array_equal(first["scale"].value, straight["scale"].value)
+
+
 def test_names_of_the_state():
     sgd, adamw = SGD(parameters()), AdamW(parameters())
     for optimizer in (sgd, adamw):
@@ -173,6 +185,14 @@ def test_loaded_state_is_a_copy():
         (
             lambda state: state.update({"mean.fc2.bias": np.zeros(3)}),
             r"mean.fc2.bias has shape \(3,\), expected \(2,\)",
+        ),
+        (
+            lambda state: state.update({"mean.fc2.bias": np.zeros(1)}),
+            r"mean.fc2.bias has shape \(1,\), expected \(2,\)",
+        ),
+        (
+            lambda state: state.update({"updates.fc2.bias": np.array([1, 1])}),
+            r"updates.fc2.bias has shape \(2,\), expected \(\)",
         ),
         (lambda state: state.pop("square.fc2.bias"), "the state has no 'square.fc2.bias'"),
     ],
@@ -214,6 +234,7 @@ def test_a_bad_learning_rate_changes_nothing(lr):
     [
         (np.ones(3), r"the gradient of fc1.bias: expected shape \(2,\), got \(3,\)"),
         (np.ones((2, 1)), r"expected shape \(2,\), got \(2, 1\)"),
+        (np.ones(1), r"expected shape \(2,\), got \(1,\)"),
         (np.ones(2, np.float32), "expected float64, got float32"),
         ([1.0, 2.0], r"expected shape \(2,\), got list"),
     ],
@@ -225,6 +246,37 @@ def test_gradients_that_do_not_fit(grad, message):
         SGD({"fits": fits, "fc1.bias": parameter}).step(0.1)
     np.testing.assert_array_equal(parameter.value, np.ones(2))
     np.testing.assert_array_equal(fits.value, np.ones(3))
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_parameter_under_two_names(names):
+    twin = Parameter(np.ones(2))
+    with pytest.raises(ArgumentError, match=f"'{names[0]}' and '{names[1]}' are one parameter"):
+        SGD(dict.fromkeys(names, twin))
+
+
+@pytest.mark.parametrize(("before", "after"), [("float32", "float64"), ("float64", "float32")])
+def test_a_parameter_that_was_moved_after_its_velocity_was_made(before, after):
+    fc = Linear(2, 2).to(dtype=before)
+    optimizer = SGD(fc.parameters())
+    run(optimizer, range(1))
+    fc.to(dtype=after)
+    message = rf"^SGD: the velocity of weight is {before} on cpu but the parameter is {after} on cpu; call net.to\(…\)"
+    with pytest.raises(ArgumentError, match=message):
+        run(optimizer, range(1))
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99, 0.999)])
+def test_betas_are_two(betas):
+    with pytest.raises(ArgumentError, match="AdamW: betas: expected two numbers"):
+        AdamW(parameters(), betas=betas)
+
+
+def test_adamw_decays_by_a_hundredth_of_the_rate_unless_told():
+    parameter = Parameter(np.ones(2))
+    parameter.grad = np.zeros(2)
+    AdamW({"w": parameter}).step(0.5)
+    np.testing.assert_allclose(parameter.value, 1 - 0.5 * 0.01, rtol=1e-14)
 
 
 def test_adamw_counts_the_updates_of_each_parameter():

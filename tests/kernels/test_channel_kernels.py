@@ -54,7 +54,7 @@ def test_dropout_drops_a_nan():
     assert (y == 0).any()
 
 
-def test_dropout_keeps_a_word_that_equals_the_bound():
+def test_dropout_keeps_a_word_that_equals_the_bound(kernels):
     word = philox((0, 0, 0, 0), Key(1).words)[0]
     assert dropout(np.ones((1, 1)), word / 2**32, Key(1)) > 0
     assert dropout(np.ones((1, 1)), (word + 1) / 2**32, Key(1)) == 0
