@@ -6,7 +6,6 @@ before it ends with a link to the file in which each of its lines stands, in tha
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib.util
 import re
@@ -148,53 +147,3 @@ def test_every_figure_is_shown() -> None:
         Path(target).name for page in PAGES for target in LINK.findall(prose(page)) if target.endswith((".svg", ".png"))
     }
     assert shown == {path.name for path in (ROOT / "docs" / "figures").glob("*.[sp][vn]g")}
-
-
-# What architecture.md says about imports.
-
-
-def imports(path: Path) -> set[str]:
-    """What a file imports, at its top or in a function, but for what serves types only."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
-
-
-def engine() -> list[Path]:
-    own = [path for path in (ROOT / "minidl").rglob("*.py") if not {"kernels", "models"} & set(path.parts)]
-    assert len(own) > 40
-    return own
-
-
-def test_only_accelerate_imports_kernels() -> None:
-    users = {path.name for path in engine() if any(name.startswith("minidl.kernels") for name in imports(path))}
-    assert users == {"accelerate.py"}
-
-
-def test_models_are_imported_only_where_one_is_asked_for_by_name() -> None:
-    users = {str(path.relative_to(ROOT / "minidl")) for path in engine() if "minidl.models" in " ".join(imports(path))}
-    assert users == {"training/run.py", "cli.py", "catalogue.py", "bench/task.py"}
-
-
-def test_kernels_import_only_the_bottom_of_the_engine() -> None:
-    allowed = ("minidl.arrays.", "minidl.window.", "minidl.errors.", "minidl.kernels.")
-    for path in (ROOT / "kernels").glob("*.py"):
-        for name in imports(path):
-            assert not name.startswith("minidl") or name.startswith(allowed), f"{path.name} imports {name}"
-
-
-def test_the_bottom_of_the_engine_imports_nothing_above_it() -> None:
-    for stem in ("errors", "arrays", "window"):
-        used = {name for name in imports(ROOT / "minidl" / f"{stem}.py") if name.startswith("minidl")}
-        assert all(name.startswith("minidl.errors.") for name in used), f"{stem}.py imports {used}"
