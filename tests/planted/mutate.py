@@ -51,8 +51,9 @@ STAGES = (
 )  # fmt: skip
 ALSO = {
     "adamw": "optim",
+    "batch_norm": "running_mean",
     "channel_sum": "channel_dot or batch_norm or batchnorm",
-    "conv2d": "im2col",
+    "conv": "im2col",
     "optim": "sgd or adamw",
     "pooling": "pool",
     "sgd": "optim",
@@ -164,9 +165,9 @@ def words(file: str) -> str:
     """What the names of the tests of a file contain, as pytest's -k takes it.
 
     >>> words("minidl/layers/avg_pool2d.py")
-    'avg_pool2d or avgpool2d'
+    'avg_pool or avgpool'
     """
-    stem = Path(file).stem
+    stem = Path(file).stem.removesuffix("2d")
     return " or ".join(dict.fromkeys([stem, stem.replace("_", ""), *ALSO.get(stem, stem).split(" or ")]))
 
 

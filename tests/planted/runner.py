@@ -124,6 +124,7 @@ class _Child:
 
 
 def _import_what_is_shared() -> None:
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # or NumPy would start threads, which a fork does not take along
     for name in SHARED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
