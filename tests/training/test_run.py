@@ -93,9 +93,10 @@ def test_resumed_run_is_bit_identical(tmp_path, whole, options, step):
     reference = whole[1] if not options else tmp_path / "reference"
     if options:
         train(config, reference)
+    before = signal.getsignal(signal.SIGINT)
     broken_off = train(config, tmp_path / "a", Notes(interrupt_at=step))
     assert not broken_off.finished and broken_off.steps == step
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     notes = Notes()
     result = resume(tmp_path / "a", reporter=notes)
     assert result.finished and notes.notes == [f"resumes {tmp_path / 'a'} at step {step} of 69"]
