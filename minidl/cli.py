@@ -1,4 +1,4 @@
-"""The command line: minidl train | eval | predict | summary | gradcheck.
+"""The command line: minidl train | eval | predict | summary | gradcheck | bench.
 
 Each command prints for people, and with --json one object on standard output for programs; then what people read goes
 to standard error. Exit codes: 0 done, 1 failed, 2 asked for something impossible, 130 interrupted.
@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -316,6 +317,53 @@ def gradcheck(
         say(console, f"the picture is {picture}; docs/gradcheck.md says how to read it")
     if failed:
         raise SystemExit(1)
+
+
+@command
+def bench(
+    model: Annotated[str, typer.Option(help="A model's name, with options: 'alexnet(groups=1)'.")] = "alexnet",
+    mode: Annotated[str, typer.Option(help="train or infer.")] = "train",
+    op: Annotated[
+        list[str] | None, typer.Option(help="Measure this op alone, at the model's shapes; 'all' for each. Repeatable.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images in a batch; several with commas between.")] = "64",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="torch, torch-compile, onnxruntime, or reference, minidl without kernels. Repeatable."),
+    ] = None,
+    threads: Annotated[str | None, typer.Option(help="Threads of each side; several with commas between.")] = None,
+    repeats: Annotated[int, typer.Option(help="Turns that are timed, after the warm-up.")] = 7,
+    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    report: Annotated[Path | None, typer.Option(help="Write a report with plots into this folder.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure how fast a model is, beside its peers and beside the machine.
+
+    Results are compared before anything is timed. Each side runs in a process of its own, and they take turns.
+    """
+    from minidl.bench.report import check_folder, describe, write_report
+    from minidl.bench.sweep import counts, sweep
+
+    console, ops, peers = make_console(json_), op or [], peer or []
+    batches = counts("batch", batch)
+    shares: list[int | None] = [*counts("threads", threads)] if threads else [None]
+    if report:
+        check_folder(report)
+
+    def tell(news: str) -> None:
+        print(f"{news} …", file=sys.stderr, flush=True)
+
+    found = sweep(model, mode, ops, batches, shares, peers, repeats, device, tell)
+    nets_and_ops = ([], found) if ops else (found, [])
+    if report:
+        write_report(report, *nets_and_ops, commands=[shlex.join(["minidl", *sys.argv[1:]])])
+    if json_:
+        print_json(found[0] if len(found) == 1 else {"measurements": found})
+        return
+    for part in describe(*nets_and_ops):
+        console.print(part)
+    if report:
+        say(console, f"the report is {report / 'report.html'}")
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

@@ -1253,6 +1253,16 @@ lines("cli.gradcheck",
       command("gradcheck", "relu", "--break", "gat", said="did you mean 'gate'"),
       command("gradcheck", "--break", "gate", said="2: minidl: break: expected one layer to plant 'gate' in"),
       command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"))
+lines("cli.bench",
+      command("bench", "--model", "alexnte", said="2: minidl: unknown model 'alexnte': did you mean 'alexnet'"),
+      command("bench", "--mode", "trian", said="2: minidl: unknown mode 'trian': did you mean 'train'"),
+      command("bench", "--op", "conv3d", said="2: minidl: unknown op 'conv3d': did you mean 'conv2d'"),
+      command("bench", "--batch", "0", said="2: minidl: batch: expected positive integers with commas between"),
+      command("bench", "--threads", "two", said="2: minidl: threads: expected positive integers with commas between"),
+      command("bench", "--peer", "caffe", said="2: minidl: unknown peer 'caffe': Known: torch"),
+      command("bench", "--repeats", "0", said="2: minidl: bench: repeats: expected a positive integer, got 0"),
+      command("bench", "--peer", "onnxruntime", said="onnxruntime: it only infers; measure it with --mode infer"),
+      command("bench", "--model", "vgg16", "--batch", "100000", said="1: minidl: bench: vgg16 at batch 100000 needs"))
 # fmt: on
 
 # --- what the table is held to ----------------------------------------------------------------------------------------

@@ -1,0 +1,240 @@
+"""Figures as people read them: a table on the terminal, and a folder with a report in Markdown and HTML.
+
+A report holds any number of measurements, of nets and of ops. The HTML is one file: its pictures are inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl.bench import plots
+from minidl.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Figures = dict[str, Any]
+Rows = list[list[str]]  # the first is the head
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+img { max-width: 100%; } code, pre { background: #f4f4f4; padding: .1rem .3rem; }
+"""
+
+HOW_MEASURED = (
+    "Before anything was timed, each contender's results were compared with minidl's, from the same weights and the "
+    "same batch. Each contender runs in a process of its own; they take turns, so that a machine that slows down slows "
+    "all of them. Times are medians over the turns, compilation and warm-up apart. A ratio is the median of the "
+    "ratios turn by turn, with its quartiles; above 1 minidl is faster. Of PyTorch's two layouts the faster counts. "
+    "Memory is the largest resident set while turns were taken."
+)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def net_rows(measurements: Sequence[Figures]) -> Rows:
+    """A row for minidl and one for each peer in each layout, of each measurement."""
+    head = ["", "who", "images/s", "ms", "fastest", "quartiles", "ratio", "quartiles", "peak MB", "compile s"]
+    rows = [head]
+    for found in measurements:
+        what = f"{found['model']}, {found['mode']}, batch {found['batch']}, {_threads(found['threads'])}"
+        rows.append([what, "minidl", *_times(found), "", "", *_rest(found)])
+        for peer in found.get("peers", []):
+            name = " ".join(filter(None, (peer["name"], peer["variant"])))
+            ratio = [f"{peer['ratio']:.2f}×", _range(peer["ratio_quartiles"], "{:.2f}")]
+            rows.append(["", name, *_times(peer), *ratio, *_rest(peer)])
+    return rows
+
+
+def op_rows(measurement: Figures) -> Rows:
+    """A row for each run of each op, with a column of ratios for each peer."""
+    peers = measurement["peers"]
+    rows = [["layer", "run", "ms", "fastest", "GFLOP/s", "GB/s", "of limit", *(f"{p}: ratio" for p in peers)]]
+    for op in measurement["ops"]:
+        for index, (name, run) in enumerate(op["runs"].items()):
+            times = [_ms(run["median_s"]), _ms(run["minimum_s"])]
+            rates = [f"{run['gflop_per_s']:.1f}", f"{run['gb_per_s']:.1f}"]
+            share = f"{run['share_of_limit']:.0%} {run['limit']}"
+            ratios = [_ratio(run["peers"].get(peer)) for peer in peers]
+            rows.append([op_label(op) if index == 0 else "", name, *times, *rates, share, *ratios])
+    return rows
+
+
+def op_label(op: Figures) -> str:
+    """Such as "conv2 conv2d", or "relu3 relu ×2" for two that are alike."""
+    times = f" ×{op['count']}" if op["count"] > 1 else ""
+    return f"{op['layer']} {op['op']}{times}"
+
+
+def _ratio(peer: Figures | None) -> str:
+    return f"{peer['ratio']:.2f}× ({_range(peer['ratio_quartiles'], '{:.2f}')})" if peer else ""
+
+
+def _times(side: Figures) -> list[str]:
+    ms = [_ms(side["median_s"]), _ms(side["minimum_s"]), " … ".join(_ms(s) for s in side["quartiles_s"])]
+    return [f"{side['images_per_s']:,.1f}", *ms]
+
+
+def _rest(side: Figures) -> list[str]:
+    return [f"{side['peak_rss_mb']:,.0f}", f"{side['compile_s']:.1f}"]
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.3g}" if seconds < 0.1 else f"{1000 * seconds:,.0f}"
+
+
+def _range(pair: Sequence[float], form: str) -> str:
+    return " … ".join(form.format(value) for value in pair)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def circumstances(measurement: Figures) -> str:
+    """The machine and the versions, in words."""
+    known = measurement["machine"]
+    memory = f", {known['memory_gb']} GB" if known["memory_gb"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in measurement["versions"].items())
+    return f"{known['processor']}, {known['cores']} cores{memory}, {known['system']}; {versions}."
+
+
+def limits(measurement: Figures) -> str:
+    """What the machine can do, in words."""
+    known = measurement["limits"]
+    return (
+        f"The machine: matrix product {known['sgemm_gflop_per_s']:.0f} GFLOP/s ({known['sgemm_by']}), "
+        f"copy {known['copy_gb_per_s']:.1f} GB/s ({known['copy_by']})."
+    )
+
+
+def refused(nets: Sequence[Figures], ops: Sequence[Figures]) -> list[str]:
+    """A line about each variant of a peer that came to wrong results."""
+    found = [(f"{net['model']}, {net['mode']}, batch {net['batch']}", net.get("refused", {})) for net in nets]
+    found += [(f"{op_label(op)}, batch {part['batch']}", op["refused"]) for part in ops for op in part["ops"]]
+    return [f"{what}: {who} was not timed: {why}." for what, wrong in found for who, why in wrong.items()]
+
+
+def table(rows: Rows) -> Table:
+    """Rows as a table for the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for index, title in enumerate(rows[0]):
+        named = index < 2
+        made.add_column(
+            Text(title), justify="left" if named else "right", no_wrap=not named, min_width=12 if named else None
+        )
+    for row in rows[1:]:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def describe(nets: Sequence[Figures], ops: Sequence[Figures]) -> Iterator[Table | str]:
+    """What the terminal shows of measurements."""
+    if nets:
+        yield table(net_rows(nets))
+    for found in ops:
+        yield table(op_rows(found))
+        yield limits(found)
+    yield from refused(nets, ops)
+    yield circumstances([*nets, *ops][0])
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def write_report(
+    folder: Path, nets: Sequence[Figures] = (), ops: Sequence[Figures] = (), commands: Sequence[str] = ()
+) -> None:
+    """Write report.html, report.md with its pictures, and results.json.
+
+    commands: what made the measurements, to be shown.
+    Raises: ArgumentError where a file is in the way.
+    """
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = plots.draw(nets, ops)
+    for name, png in pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    blocks = _blocks(nets, ops, commands, list(pictures))
+    results = {"nets": list(nets), "ops": list(ops), "commands": list(commands)}
+    _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    _write(folder / "report.md", "\n\n".join(_markdown(*block) for block in blocks) + "\n")
+    body = "\n".join(_html(kind, value, pictures) for kind, value in blocks)
+    page = (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>minidl benchmarks</title>\n<style>{STYLE}</style>\n{body}\n'
+    )
+    _write(folder / "report.html", page)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a report can be written there, before the work is done.
+
+    Raises: ArgumentError.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise ArgumentError(f"report: expected a folder to write into, got {str(folder)!r}: {place} is a file")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+Block = tuple[str, Any]  # a kind of block, and what it holds
+
+
+def _blocks(
+    nets: Sequence[Figures], ops: Sequence[Figures], commands: Sequence[str], pictures: Sequence[str]
+) -> list[Block]:
+    """The report, without any format yet."""
+    blocks: list[Block] = [("title", "minidl benchmarks")]
+    if commands:
+        blocks.append(("code", "\n".join(commands)))
+    blocks += [("text", circumstances([*nets, *ops][0])), ("text", HOW_MEASURED)]
+    if nets:
+        blocks += [("heading", "Nets"), ("table", net_rows(nets))]
+        blocks += [("picture", name) for name in pictures if name.startswith("nets")]
+    blocks += [("text", line) for line in refused(nets, ops)]
+    for index, found in enumerate(ops):
+        blocks.append(("heading", f"Ops of {found['model']}, batch {found['batch']}, {_threads(found['threads'])}"))
+        blocks += [("text", limits(found)), ("table", op_rows(found))]
+        blocks += [("picture", name) for name in pictures if name.startswith(f"ops{index}")]
+    return blocks
+
+
+def _markdown(kind: str, value: Any) -> str:
+    if kind == "table":
+        head, *rows = value
+        rule = ["---" if index < 2 else "---:" for index in range(len(head))]
+        return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+    forms = {"title": "# {}", "heading": "## {}", "text": "{}", "code": "```sh\n{}\n```", "picture": "![{0}]({0}.png)"}
+    return forms[kind].format(value)
+
+
+def _html(kind: str, value: Any, pictures: dict[str, bytes]) -> str:
+    if kind == "table":
+        head, *rows = value
+        lines = [_html_row(head, "th"), *(_html_row(row, "td") for row in rows)]
+        return "<table>\n" + "\n".join(lines) + "\n</table>"
+    if kind == "picture":
+        data = base64.b64encode(pictures[value]).decode()
+        return f'<p><img alt="{html.escape(value)}" src="data:image/png;base64,{data}"></p>'
+    tags = {"title": "h1", "heading": "h2", "text": "p", "code": "pre"}
+    return f"<{tags[kind]}>{html.escape(value)}</{tags[kind]}>"
+
+
+def _html_row(row: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
