@@ -12,7 +12,7 @@ from minidl.arrays import parse_device
 from minidl.bench.agreement import Check, agree
 from minidl.bench.contenders import OP_PEERS, OURS, PACKAGES, contenders
 from minidl.bench.machine import GB, MB, available_memory, machine, versions
-from minidl.bench.task import GEMM_BOUND, MODES, Cost, LimitTask, NetTask, OpTask, Task, costs, describe, op_tasks, site
+from minidl.bench.task import GEMM_BOUND, MODES, Cost, LimitTask, NetTask, OpTask, costs, describe, op_tasks, site
 from minidl.bench.timing import Times, ratios, take_turns
 from minidl.bench.work import tolerance
 from minidl.bench.worker import Worker
@@ -239,13 +239,13 @@ def _run(task: OpTask, run: str, cost: Cost, times: dict[str, Times], limits: Fi
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def require_memory(task: Task, sides: int) -> None:
+def require_memory(task: NetTask | OpTask, sides: int) -> None:
     """Check that a task fits into memory, before any of it is allocated.
 
     Raises: OutOfMemoryError saying how much is needed, and the largest batch that fits.
     """
     available = available_memory()
-    if available is None or isinstance(task, LimitTask):
+    if available is None:
         return
     fixed, each = _needs(task)
     needed = sides * (fixed + each * task.batch)

@@ -82,7 +82,7 @@ def to_onnx(net: Sequential, shape: Shape) -> Any:
     y = graph.add(net, "x", shape, "")
     H, W, C = shape
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", C, H, W])
-    output = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+    output = helper.make_tensor_value_info(y, TensorProto.FLOAT, ["N", *net.output_shape(shape)])
     made = helper.make_graph(graph.nodes, "minidl", [image], [output], graph.weights)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 

@@ -93,6 +93,7 @@ def _net_bars(nets: Sequence[Figures]) -> Figure:
     axes.axvline(1, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlim(0, 1.12 * longest)
+    axes.margins(y=0.02)
     axes.set(xlabel="images/s (at the bars), in units of minidl's")
     _legend(axes)
     return figure
@@ -153,6 +154,7 @@ def _layer_bars(found: Figures) -> Figure:
             note = "" if name == "minidl" else f"  {op['runs']['both']['peers'][name]['ratio']:.1f}×"
             axes.text(1000 * seconds, place, f" {1000 * seconds:,.3g}{note}", va="center", fontsize=7)
     axes.set_yticks(range(len(ops)), [f"{op['layer']}  {op['op']}" for op in ops], fontsize=8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(right=4000 * longest)
@@ -180,10 +182,11 @@ def _roofline(found: Figures) -> Figure:
         for name, run in op["runs"].items()
         if name in ("forward", "backward", "update")
     ]
+    points.sort(key=lambda point: str(point[1]) == "backward")  # the legend shows what comes first
     at = np.geomspace(min(p[2] for p in points) / 3, max(max(p[2] for p in points), peak / bandwidth) * 3, 200)
     axes.loglog(at, np.minimum(peak, bandwidth * at), color="black", linewidth=1.2)
     axes.annotate(f"matrix product {peak:,.0f} GFLOP/s", (at[-1], peak), (0, 4), ha="right", **_small())
-    axes.annotate(f"copy {bandwidth:.1f} GB/s", (at[8], bandwidth * at[8]), (-2, 8), ha="left", **_small())
+    axes.annotate(f"copy {bandwidth:.1f} GB/s", (at[40], bandwidth * at[40]), (-6, 6), ha="right", **_small())
     for op, name, intensity, rate in points:
         colour = COLOURS["minidl"]
         face = "none" if name == "backward" else colour

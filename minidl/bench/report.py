@@ -25,7 +25,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: pre; }
 img { max-width: 100%; } code, pre { background: #f4f4f4; padding: .1rem .3rem; }
 """
 
@@ -34,39 +34,57 @@ HOW_MEASURED = (
     "same batch. Each contender runs in a process of its own; they take turns, so that a machine that slows down slows "
     "all of them. Times are medians over the turns, compilation and warm-up apart. A ratio is the median of the "
     "ratios turn by turn, with its quartiles; above 1 minidl is faster. Of PyTorch's two layouts the faster counts. "
+    "A share of the machine's limit may pass 100 % where the arrays stay in the cache, as the limit is that of memory. "
     "Memory is the largest resident set while turns were taken."
 )
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
+WIDE = ("fastest ms", "ms: quartiles", "GB/s")  # columns for which a terminal has no room
 
-def net_rows(measurements: Sequence[Figures]) -> Rows:
-    """A row for minidl and one for each peer in each layout, of each measurement."""
-    head = ["", "who", "images/s", "ms", "fastest", "quartiles", "ratio", "quartiles", "peak MB", "compile s"]
-    rows = [head]
-    for found in measurements:
-        what = f"{found['model']}, {found['mode']}, batch {found['batch']}, {_threads(found['threads'])}"
-        rows.append([what, "minidl", *_times(found), "", "", *_rest(found)])
-        for peer in found.get("peers", []):
-            name = " ".join(filter(None, (peer["name"], peer["variant"])))
-            ratio = [f"{peer['ratio']:.2f}×", _range(peer["ratio_quartiles"], "{:.2f}")]
-            rows.append(["", name, *_times(peer), *ratio, *_rest(peer)])
+
+def net_rows(found: Figures) -> Rows:
+    """A row for minidl and one for each peer in each layout."""
+    rows = [["", "images/s", "ms", "fastest ms", "ms: quartiles", "ratio", "quartiles", "peak MB", "compile s"]]
+    rows.append(["minidl", *_times(found), "", "", *_rest(found)])
+    for peer in found.get("peers", []):
+        name = " ".join(filter(None, (peer["name"], peer["variant"])))
+        rows.append([name, *_times(peer), *_ratio(peer), *_rest(peer)])
     return rows
 
 
-def op_rows(measurement: Figures) -> Rows:
-    """A row for each run of each op, with a column of ratios for each peer."""
-    peers = measurement["peers"]
-    rows = [["layer", "run", "ms", "fastest", "GFLOP/s", "GB/s", "of limit", *(f"{p}: ratio" for p in peers)]]
-    for op in measurement["ops"]:
-        for index, (name, run) in enumerate(op["runs"].items()):
+def net_title(found: Figures) -> str:
+    """Such as "alexnet, train, batch 64, 2 threads"."""
+    return f"{found['model']}, {found['mode']}, batch {found['batch']}, {_threads(found['threads'])}"
+
+
+def op_rows(found: Figures) -> Rows:
+    """A row for each run of each op, with its ratio to each peer."""
+    peers: list[str] = found["peers"]
+    columns = [title for peer in peers for title in (peer, "quartiles")]
+    rows = [["", "ms", "fastest ms", "GFLOP/s", "GB/s", "of limit", *columns]]
+    for op in found["ops"]:
+        rows.append([op_label(op), *[""] * (len(rows[0]) - 1)])
+        for name, run in op["runs"].items():
             times = [_ms(run["median_s"]), _ms(run["minimum_s"])]
             rates = [f"{run['gflop_per_s']:.1f}", f"{run['gb_per_s']:.1f}"]
             share = f"{run['share_of_limit']:.0%} {run['limit']}"
-            ratios = [_ratio(run["peers"].get(peer)) for peer in peers]
-            rows.append([op_label(op) if index == 0 else "", name, *times, *rates, share, *ratios])
+            ratios = [cell for peer in peers for cell in _ratio(run["peers"].get(peer))]
+            rows.append([f"  {name}", *times, *rates, share, *ratios])
     return rows
+
+
+def op_title(found: Figures) -> str:
+    """Such as "ops of alexnet, batch 64, 2 threads"."""
+    return f"ops of {found['model']}, batch {found['batch']}, {_threads(found['threads'])}"
+
+
+def narrow(rows: Rows) -> Rows:
+    """The columns for which a terminal has room; quartiles of several peers are among those for which it has none."""
+    several = rows[0].count("quartiles") > 1
+    shown = [i for i, title in enumerate(rows[0]) if title not in WIDE and not (several and title == "quartiles")]
+    return [[row[index] for index in shown] for row in rows]
 
 
 def op_label(op: Figures) -> str:
@@ -75,8 +93,10 @@ def op_label(op: Figures) -> str:
     return f"{op['layer']} {op['op']}{times}"
 
 
-def _ratio(peer: Figures | None) -> str:
-    return f"{peer['ratio']:.2f}× ({_range(peer['ratio_quartiles'], '{:.2f}')})" if peer else ""
+def _ratio(peer: Figures | None) -> list[str]:
+    if not peer:
+        return ["", ""]
+    return [f"{peer['ratio']:.2f}×", " … ".join(f"{value:.2f}" for value in peer["ratio_quartiles"])]
 
 
 def _times(side: Figures) -> list[str]:
@@ -90,10 +110,6 @@ def _rest(side: Figures) -> list[str]:
 
 def _ms(seconds: float) -> str:
     return f"{1000 * seconds:,.3g}" if seconds < 0.1 else f"{1000 * seconds:,.0f}"
-
-
-def _range(pair: Sequence[float], form: str) -> str:
-    return " … ".join(form.format(value) for value in pair)
 
 
 def _threads(count: int) -> str:
@@ -132,10 +148,7 @@ def table(rows: Rows) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, title in enumerate(rows[0]):
-        named = index < 2
-        made.add_column(
-            Text(title), justify="left" if named else "right", no_wrap=not named, min_width=12 if named else None
-        )
+        made.add_column(Text(title), justify="right" if index else "left", no_wrap=True)
     for row in rows[1:]:
         made.add_row(*map(Text, row))
     return made
@@ -143,10 +156,12 @@ def table(rows: Rows) -> Table:
 
 def describe(nets: Sequence[Figures], ops: Sequence[Figures]) -> Iterator[Table | str]:
     """What the terminal shows of measurements."""
-    if nets:
-        yield table(net_rows(nets))
+    for found in nets:
+        yield net_title(found)
+        yield table(narrow(net_rows(found)))
     for found in ops:
-        yield table(op_rows(found))
+        yield op_title(found)
+        yield table(narrow(op_rows(found)))
         yield limits(found)
     yield from refused(nets, ops)
     yield circumstances([*nets, *ops][0])
@@ -204,12 +219,12 @@ def _blocks(
     if commands:
         blocks.append(("code", "\n".join(commands)))
     blocks += [("text", circumstances([*nets, *ops][0])), ("text", HOW_MEASURED)]
-    if nets:
-        blocks += [("heading", "Nets"), ("table", net_rows(nets))]
-        blocks += [("picture", name) for name in pictures if name.startswith("nets")]
+    for found in nets:
+        blocks += [("heading", net_title(found)), ("table", net_rows(found))]
+    blocks += [("picture", name) for name in pictures if name.startswith("nets")]
     blocks += [("text", line) for line in refused(nets, ops)]
     for index, found in enumerate(ops):
-        blocks.append(("heading", f"Ops of {found['model']}, batch {found['batch']}, {_threads(found['threads'])}"))
+        blocks.append(("heading", op_title(found)))
         blocks += [("text", limits(found)), ("table", op_rows(found))]
         blocks += [("picture", name) for name in pictures if name.startswith(f"ops{index}")]
     return blocks
@@ -218,7 +233,7 @@ def _blocks(
 def _markdown(kind: str, value: Any) -> str:
     if kind == "table":
         head, *rows = value
-        rule = ["---" if index < 2 else "---:" for index in range(len(head))]
+        rule = ["---", *["---:"] * (len(head) - 1)]
         return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
     forms = {"title": "# {}", "heading": "## {}", "text": "{}", "code": "```sh\n{}\n```", "picture": "![{0}]({0}.png)"}
     return forms[kind].format(value)

@@ -44,6 +44,9 @@ class NetTask:
     mode: str
     batch: int
 
+    def __str__(self) -> str:
+        return f"{self.model}, {self.mode}, batch {self.batch}"
+
 
 @dataclass(frozen=True)
 class OpTask:
@@ -58,6 +61,9 @@ class OpTask:
     layer: str
     batch: int
     count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.layer} of {self.model}, batch {self.batch}"
 
 
 @dataclass(frozen=True)
