@@ -206,6 +206,7 @@ def _small() -> dict[str, Any]:
 
 def _legend(axes: Axes) -> None:
     """Each name once."""
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
+    once: dict[str, Any] = {}
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        once.setdefault(label, handle)
     axes.legend(once.values(), once.keys(), frameon=False, fontsize=8, loc="best")
