@@ -1,12 +1,17 @@
-"""The decorator of everything that Numba compiles."""
+"""The decorator of everything that Numba compiles, and code that is written out before it is compiled."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import njit
+
+from minidl.arrays import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,3 +42,52 @@ def _attempt(step: Callable[..., Any]) -> Callable[..., Any]:
         return None
 
     return attempt
+
+
+def compiled_for(matrix: Array, template: F) -> F:
+    """Compile a template in which `multiply` stands for the product with this matrix, written out number by number.
+
+    A loop over the matrix would fetch its factors and its sums from memory again and again; written out, they stay in
+    registers (4×). Its name on disk has a checksum of what was written, as Numba would not see that it has changed.
+    """
+    source = written_out(matrix)
+    namespace: dict[str, Any] = {"np": np, "real": matrix.dtype.type}
+    exec(source, namespace)
+    multiply = njit(nogil=True, error_model="numpy")(namespace["multiply"])
+    name = f"{template.__name__}_{zlib.crc32(f'{matrix.dtype} {source}'.encode()):08x}"
+    function = FunctionType(template.__code__, {**template.__globals__, "multiply": multiply}, name)
+    function.__qualname__, function.__module__ = name, template.__module__
+    return cast(F, compiled(function))
+
+
+def written_out(matrix: Array) -> str:
+    """A function that multiplies n columns by the matrix, as source code without inner loops.
+
+    It reads column c of a matrix of `len(matrix[0])` rows, which lie `step` numbers apart and begin at source[at], and
+    writes the product to target[to], its rows `row` numbers apart.
+
+    >>> print(written_out(np.array([[1, -1, 0], [0, 0.5, 2]])))
+    def multiply(source, at, step, target, to, row, n):
+        for c in range(n):
+            x0 = source[np.uintp(at + 0 * step + c)]
+            x1 = source[np.uintp(at + 1 * step + c)]
+            x2 = source[np.uintp(at + 2 * step + c)]
+            target[np.uintp(to + 0 * row + c)] = x0 - x1
+            target[np.uintp(to + 1 * row + c)] = real(0.5) * x1 + real(2.0) * x2
+    """
+    rows, columns = matrix.shape
+    lines = ["def multiply(source, at, step, target, to, row, n):", "    for c in range(n):"]
+    lines += [f"        x{k} = source[np.uintp(at + {k} * step + c)]" for k in range(columns)]
+    for i in range(rows):
+        terms = [_term(float(factor), f"x{k}") for k, factor in enumerate(matrix[i]) if factor]
+        lines.append(f"        target[np.uintp(to + {i} * row + c)] = {_sum(terms)}")
+    return "\n".join(lines)
+
+
+def _term(factor: float, x: str) -> str:
+    sign = "-" if factor < 0 else "+"
+    return f"{sign} {x}" if abs(factor) == 1 else f"{sign} real({abs(factor)!r}) * {x}"
+
+
+def _sum(terms: list[str]) -> str:
+    return " ".join(terms).removeprefix("+ ")

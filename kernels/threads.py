@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minidl.errors import ArgumentError
+from minidl.kernels.blas import one_thread_per_product
 
 GRAIN = 1 << 18  # the fewest numbers that a light kernel gives to a thread
 
@@ -53,6 +54,12 @@ def split(n: int, body: Callable[..., None], *args: Any, grain: int = GRAIN) -> 
         _pool.run(_Job(body, args, n, parts), parts - 1)
     elif n:
         body(*args, 0, n)
+
+
+def split_products(n: int, body: Callable[..., None], *args: Any) -> None:
+    """`split` for bodies that compute matrix products: each thread its own, and every part is worth a thread."""
+    with one_thread_per_product():
+        split(n, body, *args, grain=1)
 
 
 class _Job:

@@ -18,11 +18,13 @@ Sources: Winograd 1980, "Arithmetic complexity of computations"; Lavin and Gray 
 The price is rounding: the entries of A, B and G differ in size, and what they blow up must cancel. `ERROR_BOUNDS` holds
 the largest error in float32, relative to the largest output, for each t. And a tile is computed as a whole: a NaN or an
 infinity spoils all outputs of the tiles that see it.
+
+A thread takes a chunk of tiles through all steps, so that they stay near it.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
+import math
 from functools import cache
 from typing import Any
 
@@ -30,150 +32,106 @@ import numpy as np
 
 from minidl.arrays import NHWC, Array, DTypeLike
 from minidl.errors import ArgumentError
-from minidl.kernels.blas import one_thread_per_product
-from minidl.kernels.compiled import compiled
-from minidl.kernels.threads import split
+from minidl.kernels import im2col
+from minidl.kernels.compiled import compiled_for
+from minidl.kernels.geometry import Problem
+from minidl.kernels.space_to_depth import filters, filters_adjoint, regrouped, squares, squares_adjoint
+from minidl.kernels.threads import num_threads, split, split_products
+from minidl.kernels.toom_cook import matrices
 from minidl.window import Window
 
-# Where the polynomials behind the algorithm are evaluated, besides at infinity: small numbers and quotients first, as
-# their powers fill the matrices.
-POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "1/2", "-1/2", "2", "-2", "1/4", "-4"))
 LARGEST_KERNEL = 5
 TILES = {1: (1,), 2: (2, 3, 4), 3: (2, 3, 4, 5), 4: (2, 3, 4), 5: (2, 3, 4)}
 ERROR_BOUNDS = {1: 1e-6, 2: 1e-6, 3: 2e-6, 4: 2e-6, 5: 1e-5, 6: 2e-5, 7: 4e-5, 8: 5e-5}
-TRANSFORM = 90  # a transform of one number takes as long as so many multiplications in a matrix product
-BUFFER = 12 << 20  # bytes of tiles and products that are there at a time, so that they stay in the cache,
-FILTERS = 2.5  # or as many times the bytes of the filters, which each chunk reads once
+TRANSFORM, FILTER = 60, 100  # a number of a tile, and one of U, takes as long as so many multiplications
+BUFFER = 8 << 20  # bytes of tiles and products that a thread holds at a time,
+FILTERS = 2  # or so many times the bytes of the filters, which each chunk reads once
+FEW = 64  # tiles for each thread: with fewer it is the filters that are cut among them
+BLOCK = 64  # channels that are transformed together, so that their tile stays in the first cache
 
 
-@cache
-def matrices(m: int, r: int) -> tuple[Array, Array, Array]:
-    """Aᵀ (m, t), G (t, r) and Bᵀ (t, t) in float64, t = m + r − 1, by Toom and Cook.
+def tile(algorithm: str, problem: Problem, dtype: np.dtype) -> int:
+    """The size of Winograd's tiles, or 0 where im2col is taken.
 
-    A product of polynomials is known by its values at t − 1 points and at infinity. G evaluates the filter there, each
-    value divided by Π (a_j − a_l); B holds the Lagrange polynomials that lead back; and A evaluates again, since not
-    the product is wanted but its transpose, a sliding sum.
-
-    >>> At, G, Bt = matrices(2, 3)
-    >>> d, g = np.array([1.0, 2.0, 3.0, 5.0]), np.array([1.0, 10.0, 100.0])
-    >>> At @ ((G @ g) * (Bt @ d))
-    array([321., 532.])
-    """
-    t = m + r - 1
-    points = POINTS[: t - 1]
-    At = [[a**i for a in points] + [Fraction(i == m - 1)] for i in range(m)]
-    G = [[a**k / _product(a - b for b in points if b != a) for k in range(r)] for a in points]
-    G.append([Fraction(k == r - 1) for k in range(r)])
-    Bt = [[*_polynomial([b for b in points if b != a]), Fraction(0)] for a in points]
-    Bt.append(_polynomial(points))
-    return _floats(At), _floats(G), _floats(Bt)
-
-
-def _floats(matrix: list[list[Fraction]]) -> Array:
-    return np.array([[float(number) for number in row] for row in matrix])
-
-
-def _product(factors: Any) -> Fraction:
-    result = Fraction(1)
-    for factor in factors:
-        result *= factor
-    return result
-
-
-def _polynomial(roots: Any) -> list[Fraction]:
-    """The coefficients of Π (x − root), from that of x⁰ on."""
-    coefficients = [Fraction(1)]
-    for root in roots:
-        shifted, scaled = [Fraction(0), *coefficients], [*(-root * c for c in coefficients), Fraction(0)]
-        coefficients = [a + b for a, b in zip(shifted, scaled, strict=True)]
-    return coefficients
-
-
-@cache
-def _cast_matrices(m: int, r: int, dtype: DTypeLike) -> tuple[Array, Array, Array]:
-    At, G, Bt = (np.ascontiguousarray(matrix, dtype) for matrix in matrices(m, r))
-    return At, G, Bt
-
-
-def tile(
-    algorithm: str, dtype: Any, window: Window, size: tuple[int, int], weight: tuple[int, ...], groups: int
-) -> int:
-    """The size m of the tiles, or 0 where im2col is to be taken: a function of shapes and dtype alone.
-
-    size: height and width of what is computed; weight: the shape of the filters.
     Raises: ArgumentError for "winograd" where it does not fit.
     """
-    if algorithm == "im2col":
+    lacking = obstacle(problem)
+    if algorithm == "winograd" and lacking:
+        raise ArgumentError(f"conv2d='winograd': {lacking}, got {problem.window}; take 'auto' or 'im2col'")
+    if algorithm == "im2col" or lacking:
         return 0
-    KH, KW, C, O = weight
-    fits = KH == KW <= LARGEST_KERNEL and window.stride == window.dilation == (1, 1)
-    fits &= max(map(max, window.padding)) < KH
+    m, cost = cheapest(problem)
     if algorithm == "winograd":
-        if not fits:
-            raise ArgumentError(
-                f"conv2d='winograd': expected a square kernel of at most {LARGEST_KERNEL} pixels, stride and dilation "
-                f"1, and less padding than the kernel, got {window}; take 'auto' or 'im2col'"
-            )
-        return _cheapest(KH, size, C * groups, O, groups)[0]
-    if not fits or KH < 3 or dtype != np.float32:
-        return 0
-    m, cost = _cheapest(KH, size, C * groups, O, groups)
-    return m if cost < KH * KW * size[0] * size[1] * C * O else 0
+        return m
+    worthwhile = dtype == np.float32 and problem.taps >= 3
+    return m if worthwhile and cost < im2col.cost(problem) else 0
 
 
-def _cheapest(r: int, size: tuple[int, int], C: int, O: int, groups: int) -> tuple[int, float]:
+def obstacle(problem: Problem) -> str | None:
+    """What the algorithm asks for and the convolution lacks."""
+    window, (KH, KW) = problem.window, problem.window.kernel
+    if window.dilation != (1, 1):
+        return "expected dilation 1"
+    if KH != KW or window.stride[0] != window.stride[1] or problem.taps > LARGEST_KERNEL:
+        return f"expected a square kernel of at most {LARGEST_KERNEL} strides"
+    if max(map(max, window.padding)) >= KH:
+        return "expected less padding than the kernel"
+    if window.stride != (1, 1) and (problem.groups > 1 or window.stride[0] > KH):
+        return "expected one group and a kernel of at least a stride"
+    return None
+
+
+def cheapest(problem: Problem) -> tuple[int, float]:
     """The tile size that costs least, and what it costs: multiplications, and what else takes as long."""
+    if problem.window.stride != (1, 1):
+        problem = regrouped(problem)
+    (r, _, C, O), groups = problem.weight_shape, problem.groups
     costs = {}
     for m in TILES[r]:
-        t, tiles = m + r - 1, -(-size[0] // m) * -(-size[1] // m)
-        costs[m] = t * t * tiles * (C * O / groups + TRANSFORM * (C + O))
+        products = C * O + TRANSFORM * (C * groups + O)
+        costs[m] = (m + r - 1) ** 2 * (_tiles(problem.y_shape, m) * products + FILTER * C * O)
     m = min(costs, key=costs.__getitem__)
     return m, costs[m]
 
 
-def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int, m: int) -> NHWC:
+# --- the convolution and its gradients ------------------------------------------------------------------------------
+
+
+def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, m: int) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`; m×m outputs a tile."""
-    r, _, C, O = weight.shape
-    N, H, W, _ = x.shape
-    At, G, Bt = _cast_matrices(m, r, x.dtype)
-    y = np.empty((N, *window.output_size(H, W), O), x.dtype)
-    U = np.empty((len(Bt) ** 2, C, O), x.dtype)
-    split(C, _transform_filters, weight, U, G)
-    offset = np.zeros(O, x.dtype) if bias is None else bias
-    for first, V, products in _chunks(y.shape, m, U.size, len(Bt), x.shape[3], O, x.dtype):
-        split(V.shape[1], _transform_tiles, x, V, Bt, m, _corner(window), y.shape[1:3], first)
-        _share(len(U), _multiply, V, U, products, groups)
-        split(V.shape[1], _transform_products, products, y, At, offset, first)
+    if problem.window.stride != (1, 1):
+        return conv2d(squares(x, problem), filters(weight, problem), bias, regrouped(problem), m)
+    y = np.empty(problem.y_shape, x.dtype)
+    _convolve(x, np.split(_transformed(weight, m), problem.groups, axis=2), bias, y, _corner(problem.window), m)
     return y
 
 
-def conv2d_input_gradient(
-    dy: NHWC, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int, m: int
-) -> NHWC:
+def conv2d_input_gradient(dy: NHWC, weight: Array, problem: Problem, m: int) -> NHWC:
     """See `minidl.ops.conv2d.conv2d_input_gradient`: the convolution of dy with the filters turned around."""
-    r, _, C, O = weight.shape
-    turned = weight[::-1, ::-1].reshape(r, r, C, groups, O // groups)
-    turned = np.ascontiguousarray(turned.transpose(0, 1, 4, 3, 2)).reshape(r, r, O // groups, groups * C)
-    (top, _), (left, _) = window.padding
-    _, H, W, _ = x_shape
-    _, OH, OW, _ = dy.shape
-    top, left = r - 1 - top, r - 1 - left
-    padding = (top, H + r - 1 - OH - top), (left, W + r - 1 - OW - left)
-    return conv2d(dy, turned, None, Window((r, r), padding=padding), groups, m)
+    if problem.window.stride != (1, 1):
+        dx = conv2d_input_gradient(dy, filters(weight, problem), regrouped(problem), m)
+        return squares_adjoint(dx, problem)
+    dx = np.empty(problem.x_shape, dy.dtype)
+    turned = np.ascontiguousarray(weight[::-1, ::-1])
+    U = [U.transpose(0, 2, 1) for U in np.split(_transformed(turned, m), problem.groups, axis=2)]
+    top, left = _corner(problem.window)
+    _convolve(dy, U, None, dx, (len(weight) - 1 - top, len(weight) - 1 - left), m)
+    return dx
 
 
-def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int, m: int) -> Array:
-    """See `minidl.ops.conv2d.conv2d_weight_gradient`. One thread sums a matrix, in a fixed order."""
-    r = window.kernel[0]
-    C, O = x.shape[3], dy.shape[3]
-    At, G, Bt = _cast_matrices(m, r, x.dtype)
-    dU = np.zeros((len(Bt) ** 2, C // groups, O), x.dtype)
-    for first, V, products in _chunks(dy.shape, m, dU.size, len(Bt), C, O, x.dtype):
-        split(V.shape[1], _transform_tiles, x, V, Bt, m, _corner(window), dy.shape[1:3], first)
-        split(V.shape[1], _transform_gradients, dy, products, np.ascontiguousarray(At.T), first)
-        _share(len(dU), _accumulate, V, products, dU, groups)
-    dweight = np.empty((r, r, C // groups, O), x.dtype)
-    split(len(dweight[0, 0]), _transform_filters_back, dU, dweight, np.ascontiguousarray(G.T))
+def conv2d_weight_gradient(x: NHWC, dy: NHWC, problem: Problem, m: int) -> Array:
+    """See `minidl.ops.conv2d.conv2d_weight_gradient`. Where there are more threads than groups each sums a share of the
+    tiles, so the last bits depend on their number.
+    """
+    if problem.window.stride != (1, 1):
+        return filters_adjoint(conv2d_weight_gradient(squares(x, problem), dy, regrouped(problem), m), problem)
+    (r, _, C, O), groups = problem.weight_shape, problem.groups
+    t, tiles = m + r - 1, _tiles(dy.shape, m)
+    shares = min(-(-num_threads() // groups), -(-tiles // FEW))
+    dU = np.empty((shares, t * t, C, O), x.dtype)
+    split_products(shares * groups, _sum_of_products, x, dy, dU, groups, _corner(problem.window), m, r, tiles)
+    dweight = np.empty(problem.weight_shape, x.dtype)
+    split(C * O, _transform_sums, dU.reshape(shares, t * t, C * O), dweight.reshape(r * r, C * O), m, r)
     return dweight
 
 
@@ -182,162 +140,183 @@ def _corner(window: Window) -> tuple[int, int]:
     return top, left
 
 
-def _share(n: int, body: Any, *args: Any) -> None:
-    with one_thread_per_product():
-        split(n, body, *args, grain=1)
-
-
-def _chunks(y_shape: tuple[int, ...], m: int, filters: int, t: int, C: int, O: int, dtype: DTypeLike) -> Any:
-    """The first tile of each chunk, with room for its tiles and for their products; for so many numbers in filters."""
+def _tiles(y_shape: tuple[int, ...], m: int) -> int:
     N, OH, OW, _ = y_shape
-    tiles = N * -(-OH // m) * -(-OW // m)
-    room = max(BUFFER // np.dtype(dtype).itemsize, int(FILTERS * filters))
-    step = min(tiles, max(1, room // (t * t * (C + O))))
-    step = -(-tiles // -(-tiles // step))  # all chunks about as large
-    V, products = np.empty((t * t, step, C), dtype), np.empty((t * t, step, O), dtype)
-    for first in range(0, tiles, step):
-        yield first, V[:, : tiles - first], products[:, : tiles - first]
+    return N * -(-OH // m) * -(-OW // m)
 
 
-def _multiply(V: Array, U: Array, products: Array, groups: int, start: int, stop: int) -> None:
-    C, O = V.shape[2] // groups, U.shape[2] // groups
-    for q in range(start, stop):
-        for g in range(groups):
-            inputs, outputs = slice(g * C, (g + 1) * C), slice(g * O, (g + 1) * O)
-            np.matmul(V[q, :, inputs], U[q, :, outputs], out=products[q, :, outputs])
+def _transformed(weight: Array, m: int) -> Array:
+    """U (t·t, C, O) = G g Gᵀ."""
+    r, _, C, O = weight.shape
+    t = m + r - 1
+    U = np.empty((t * t, C, O), weight.dtype)
+    split(C * O, _kernels(m, r, weight.dtype).filters, weight.reshape(-1), U.reshape(-1), r, t, C * O)
+    return U
 
 
-def _accumulate(V: Array, gradients: Array, dU: Array, groups: int, start: int, stop: int) -> None:
-    C, O = V.shape[2] // groups, dU.shape[2] // groups
-    for q in range(start, stop):
-        for g in range(groups):
-            inputs, outputs = slice(g * C, (g + 1) * C), slice(g * O, (g + 1) * O)
-            dU[q, :, outputs] += V[q, :, inputs].T @ gradients[q, :, outputs]
+def _convolve(x: NHWC, U: list[Array], bias: Array | None, y: NHWC, corner: tuple[int, int], m: int) -> None:
+    """y = Aᵀ (V·U) A + bias, given the matrices U of each group."""
+    T, C, O = U[0].shape
+    t, tiles, threads = math.isqrt(T), _tiles(y.shape, m), num_threads()
+    few = tiles < FEW * threads
+    slices = min(O, threads) if few else 1
+    step = _tiles_per_chunk(tiles, t, C, O // slices, 1 if few else threads, x.dtype)
+    offset = np.zeros(y.shape[3], y.dtype) if bias is None else bias
+    items = len(U) * slices * -(-tiles // step)
+    split_products(items, _chunks_of_outputs, x, U, offset, y, corner, m, t, step, tiles, slices)
 
 
-@compiled
-def _sandwich(M: Array, d: Array, half: Array, out: Array) -> None:
-    """out = M d Mᵀ, for each channel: M (I, A), d (A, A, C), out (I, I, C); half (I, A, C) holds M d."""
-    I, A = M.shape
-    C = d.shape[2]
-    for i in range(I):
-        for b in range(A):
-            to, begun = half[i, b], False
-            for a in range(A):
-                factor = M[i, a]
-                if factor != 0:
-                    term = d[a, b]
-                    if begun:
-                        for c in range(C):
-                            to[c] += factor * term[c]
-                    else:
-                        for c in range(C):
-                            to[c] = factor * term[c]
-                        begun = True
-    for i in range(I):
-        for j in range(I):
-            to, begun = out[i, j], False
-            for b in range(A):
-                factor = M[j, b]
-                if factor != 0:
-                    term = half[i, b]
-                    if begun:
-                        for c in range(C):
-                            to[c] += factor * term[c]
-                    else:
-                        for c in range(C):
-                            to[c] = factor * term[c]
-                        begun = True
+def _tiles_per_chunk(tiles: int, t: int, C: int, O: int, threads: int, dtype: DTypeLike) -> int:
+    """How many tiles make a chunk: all about as many, and as many chunks for each thread."""
+    room = max(1, BUFFER // np.dtype(dtype).itemsize, FILTERS * t * t * C * O)
+    chunks = -(-tiles * t * t * (C + O) // room)
+    return -(-tiles // (-(-chunks // threads) * threads))
 
 
-@compiled
-def _load(image: Array, top: int, left: int, tile: Array) -> None:
-    """Copy a square of an image, 0 outside."""
-    H, W, C = image.shape
-    for i in range(len(tile)):
-        for j in range(len(tile)):
-            to = tile[i, j]
-            if 0 <= top + i < H and 0 <= left + j < W:
-                pixel = image[top + i, left + j]
-                for c in range(C):
-                    to[c] = pixel[c]
-            else:
-                for c in range(C):
-                    to[c] = 0
+def _chunks_of_outputs(
+    x: NHWC, U: list[Array], bias: Array, y: NHWC, corner: Any, m: int, t: int, step: int, tiles: int, slices: int,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    """Items of (group, slice of its filters, chunk of tiles), in this order."""
+    kernels, (T, C, O) = _kernels(m, t - m + 1, x.dtype), U[0].shape
+    for item in range(start, stop):
+        rest, chunk = divmod(item, -(-tiles // step))
+        g, part = divmod(rest, slices)
+        begin, end = O * part // slices, O * (part + 1) // slices
+        first, count = chunk * step, min(step, tiles - chunk * step)
+        V, products = np.empty((T, count, C), x.dtype), np.empty((T, count, end - begin), x.dtype)
+        kernels.tiles(x, V.reshape(-1), g * C, C, *corner, m, t, *y.shape[1:3], first, count)
+        np.matmul(V, U[g][:, :, begin:end], out=products)
+        kernels.outputs(products.reshape(-1), bias, y, g * O + begin, end - begin, m, t, first, count)
 
 
-@compiled
-def _transform_tiles(
-    x: Array, V: Array, Bt: Array, m: int, corner: Any, size: Any, first: int, start: int, stop: int
+def _sum_of_products(
+    x: NHWC, dy: NHWC, dU: Array, groups: int, corner: Any, m: int, r: int, tiles: int, start: int, stop: int
 ) -> None:
-    t, C = len(Bt), x.shape[3]
-    TH, TW = -(-size[0] // m), -(-size[1] // m)
-    tile, half, out = np.empty((t, t, C), x.dtype), np.empty((t, t, C), x.dtype), np.empty((t, t, C), x.dtype)
-    for p in range(start, stop):
-        n, place = divmod(first + p, TH * TW)
-        i, j = divmod(place, TW)
-        _load(x[n], i * m - corner[0], j * m - corner[1], tile)
-        _sandwich(Bt, tile, half, out)
-        for a in range(t):
+    """dU = Vᵀ·W for items of (group, share of the tiles)."""
+    shares, T, C, O = dU.shape
+    kernels, O = _kernels(m, r, x.dtype), O // groups
+    for item in range(start, stop):
+        g, share = divmod(item, shares)
+        begin, end = tiles * share // shares, tiles * (share + 1) // shares
+        step = _tiles_per_chunk(end - begin, m + r - 1, C, O, 1, x.dtype)
+        total, product = dU[share, :, :, g * O : (g + 1) * O], np.empty((T, C, O), x.dtype)
+        for first in range(begin, end, step):
+            count = min(step, end - first)
+            V, W = np.empty((T, count, C), x.dtype), np.empty((T, count, O), x.dtype)
+            kernels.tiles(x, V.reshape(-1), g * C, C, *corner, m, m + r - 1, *dy.shape[1:3], first, count)
+            kernels.gradients(dy, W.reshape(-1), g * O, O, 0, 0, m, m, *dy.shape[1:3], first, count)
+            np.matmul(V.transpose(0, 2, 1), W, out=total if first == begin else product)
+            if first > begin:
+                total += product
+
+
+def _transform_sums(dU: Array, dweight: Array, m: int, r: int, start: int, stop: int) -> None:
+    """dweight = Gᵀ dU G, of the shares' sum."""
+    total = dU[0]
+    for other in dU[1:]:
+        total[:, start:stop] += other[:, start:stop]
+    t = m + r - 1
+    _kernels(m, r, dU.dtype).sums(total.reshape(-1), dweight.reshape(-1), t, r, total.shape[1], start, stop)
+
+
+# --- the transforms, to be compiled for the matrix that `multiply` stands for ---------------------------------------
+
+
+class _Kernels:
+    """The transforms of F(m×m, r×r), compiled for one dtype."""
+
+    def __init__(self, m: int, r: int, dtype: DTypeLike) -> None:
+        At, G, Bt = (matrix.astype(dtype) for matrix in matrices(m, r))
+        self.tiles: Any = compiled_for(Bt, _transform_tiles)
+        self.gradients: Any = compiled_for(At.T, _transform_tiles)
+        self.outputs = compiled_for(At, _transform_products)
+        self.filters = compiled_for(G, _transform_columns)
+        self.sums = compiled_for(G.T, _transform_columns)
+
+
+@cache
+def _kernels(m: int, r: int, dtype: DTypeLike) -> _Kernels:
+    return _Kernels(m, r, dtype)
+
+
+def multiply(source: Array, at: int, step: int, target: Array, to: int, row: int, n: int) -> None:
+    """The product of a matrix M with n columns, for which `compiled_for` puts in code of its own:
+
+    target[to + i·row + c] = Σ_k M[i, k] · source[at + k·step + c]
+    """
+    raise NotImplementedError
+
+
+def _transform_tiles(
+    x: Array, V: Array, channel: int, C: int, top: int, left: int, m: int, size: int, OH: int, OW: int,
+    first: int, count: int,
+) -> None:  # fmt: skip
+    """V (T, count, C) = M d Mᵀ, for tiles d of size × size pixels, m apart, and C channels from the given one on."""
+    _, H, W, pixel = x.shape
+    rows, columns = -(-OH // m), -(-OW // m)
+    T = len(V) // (count * C)
+    t = int(np.sqrt(T))
+    image = x.reshape(-1)
+    tile, half = np.zeros(size * size * BLOCK, x.dtype), np.empty(t * size * BLOCK, x.dtype)
+    for p in range(count):
+        n, place = divmod(first + p, rows * columns)
+        i, j = divmod(place, columns)
+        h, w = i * m - top, j * m - left
+        inside = h >= 0 and w >= 0 and h + size <= H and w + size <= W
+        for begin in range(channel, channel + C, BLOCK):
+            L = min(BLOCK, channel + C - begin)
+            if inside:
+                at = ((n * H + h) * W + w) * pixel + begin
+                for b in range(size):
+                    multiply(image, at + b * pixel, W * pixel, half, b * L, size * L, L)
+            else:
+                for a in range(size):
+                    for b in range(size):
+                        to = (a * size + b) * L
+                        if 0 <= h + a < H and 0 <= w + b < W:
+                            at = ((n * H + h + a) * W + w + b) * pixel + begin
+                            for c in range(L):
+                                tile[np.uintp(to + c)] = image[np.uintp(at + c)]
+                        else:
+                            for c in range(L):
+                                tile[np.uintp(to + c)] = 0
+                for b in range(size):
+                    multiply(tile, b * L, size * L, half, b * L, size * L, L)
+            for a in range(t):
+                multiply(half, a * size * L, L, V, (a * t * count + p) * C + begin - channel, count * C, L)
+
+
+def _transform_products(
+    products: Array, bias: Array, y: Array, channel: int, O: int, m: int, t: int, first: int, count: int
+) -> None:
+    """y = M products Mᵀ + bias, for O channels from the given one on; products (t·t, count, O)."""
+    _, OH, OW, pixel = y.shape
+    rows, columns = -(-OH // m), -(-OW // m)
+    image = y.reshape(-1)
+    half, out = np.empty(m * t * BLOCK, y.dtype), np.empty(m * m * BLOCK, y.dtype)
+    for p in range(count):
+        n, place = divmod(first + p, rows * columns)
+        i, j = divmod(place, columns)
+        for begin in range(0, O, BLOCK):
+            L = min(BLOCK, O - begin)
             for b in range(t):
-                V[a * t + b, p] = out[a, b]
+                multiply(products, (b * count + p) * O + begin, t * count * O, half, b * L, t * L, L)
+            for a in range(m):
+                multiply(half, a * t * L, L, out, a * m * L, L, L)
+            for a in range(min(m, OH - i * m)):
+                for b in range(min(m, OW - j * m)):
+                    at, to = (a * m + b) * L, ((n * OH + i * m + a) * OW + j * m + b) * pixel + channel + begin
+                    for o in range(L):
+                        image[np.uintp(to + o)] = out[np.uintp(at + o)] + bias[np.uintp(channel + begin + o)]
 
 
-@compiled
-def _transform_gradients(dy: Array, gradients: Array, A: Array, first: int, start: int, stop: int) -> None:
-    (t, m), (_, OH, OW, O) = A.shape, dy.shape
-    TH, TW = -(-OH // m), -(-OW // m)
-    tile, half, out = np.empty((m, m, O), dy.dtype), np.empty((t, m, O), dy.dtype), np.empty((t, t, O), dy.dtype)
-    for p in range(start, stop):
-        n, place = divmod(first + p, TH * TW)
-        i, j = divmod(place, TW)
-        _load(dy[n], i * m, j * m, tile)
-        _sandwich(A, tile, half, out)
+def _transform_columns(source: Array, target: Array, size: int, t: int, columns: int, start: int, stop: int) -> None:
+    """target (t·t, columns) = M s Mᵀ for each column s (size·size) of the source, from start to stop."""
+    half = np.empty(t * size * BLOCK, target.dtype)
+    for begin in range(start, stop, BLOCK):
+        L = min(BLOCK, stop - begin)
+        for b in range(size):
+            multiply(source, b * columns + begin, size * columns, half, b * L, size * L, L)
         for a in range(t):
-            for b in range(t):
-                gradients[a * t + b, p] = out[a, b]
-
-
-@compiled
-def _transform_products(products: Array, y: Array, At: Array, bias: Array, first: int, start: int, stop: int) -> None:
-    (m, t), (_, OH, OW, O) = At.shape, y.shape
-    TH, TW = -(-OH // m), -(-OW // m)
-    tile, half, out = np.empty((t, t, O), y.dtype), np.empty((m, t, O), y.dtype), np.empty((m, m, O), y.dtype)
-    for p in range(start, stop):
-        n, place = divmod(first + p, TH * TW)
-        i, j = divmod(place, TW)
-        for a in range(t):
-            for b in range(t):
-                tile[a, b] = products[a * t + b, p]
-        _sandwich(At, tile, half, out)
-        for a in range(min(m, OH - i * m)):
-            for b in range(min(m, OW - j * m)):
-                pixel, value = y[n, i * m + a, j * m + b], out[a, b]
-                for o in range(O):
-                    pixel[o] = value[o] + bias[o]
-
-
-@compiled
-def _transform_filters(weight: Array, U: Array, G: Array, start: int, stop: int) -> None:
-    (t, r), O = G.shape, weight.shape[3]
-    half, out = np.empty((t, r, O), U.dtype), np.empty((t, t, O), U.dtype)
-    for c in range(start, stop):
-        _sandwich(G, weight[:, :, c], half, out)
-        for a in range(t):
-            for b in range(t):
-                U[a * t + b, c] = out[a, b]
-
-
-@compiled
-def _transform_filters_back(dU: Array, dweight: Array, Gt: Array, start: int, stop: int) -> None:
-    (r, t), O = Gt.shape, dU.shape[2]
-    tile, half = np.empty((t, t, O), dU.dtype), np.empty((r, t, O), dU.dtype)
-    out = np.empty((r, r, O), dU.dtype)
-    for c in range(start, stop):
-        for a in range(t):
-            for b in range(t):
-                tile[a, b] = dU[a * t + b, c]
-        _sandwich(Gt, tile, half, out)
-        for a in range(r):
-            for b in range(r):
-                dweight[a, b, c] = out[a, b]
+            multiply(half, a * size * L, L, target, a * t * columns + begin, columns, L)

@@ -8,7 +8,8 @@ from helpers import dtypes, examples, integers, layouts, same, seeds, sliding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import minidl.kernels.conv2d as kernel
+import minidl.kernels.im2col as kernel
+from minidl import settings
 from minidl.ops.conv2d import col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, im2col
 from minidl.window import Window
 
@@ -50,7 +51,7 @@ def test_real_numbers(dtype, normal):
     x, weight = normal(5, 13, 13, 32, dtype=dtype), normal(5, 5, 16, 24, seed=1, dtype=dtype)
     bias, dy = normal(24, seed=2, dtype=dtype), normal(5, 13, 13, 24, seed=3, dtype=dtype)
     tolerance = 50 * np.finfo(dtype).eps
-    with patch.object(kernel, "CHUNK", 1 << 17):
+    with settings(conv2d="im2col"), patch.object(kernel, "CHUNK", 1 << 17):
         for op, args in [
             (conv2d, (x, weight, bias, window, groups)),
             (conv2d_input_gradient, (dy, weight, x.shape, window, groups)),

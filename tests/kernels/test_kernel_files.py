@@ -16,7 +16,18 @@ import minidl.kernels
 from minidl.accelerate import CHOICES, accelerated
 
 FOLDER = Path(minidl.kernels.__file__).parent
-MACHINERY = {"__init__", "blas", "compiled", "geometry", "memory", "threads", "winograd"}
+MACHINERY = {
+    "__init__",
+    "blas",
+    "compiled",
+    "geometry",
+    "im2col",
+    "memory",
+    "space_to_depth",
+    "threads",
+    "toom_cook",
+    "winograd",
+}
 STEMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in MACHINERY)
 ALLOWED = {
     "minidl.window",
@@ -33,7 +44,7 @@ def public_functions(module):
     return {
         name: function
         for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
+        if name in getattr(module, "__all__", ()) or (function.__module__ == module.__name__ and name[0] != "_")
     }
 
 

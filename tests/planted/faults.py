@@ -276,18 +276,18 @@ REST_FAULTS = [
 ]
 
 KERNEL_FAULTS = [
-    Fault("the last rows of a chunk are left out", "conv2d", "kernels/conv2d.py",
-          (("np.empty((N, OH, OW, weight.shape[3])", "np.zeros((N, OH, OW, weight.shape[3])"),
+    Fault("the last rows of a chunk are left out", "conv2d", "kernels/im2col.py",
+          (("y = np.empty(problem.y_shape", "y = np.zeros(problem.y_shape"),
            ("min(stop * step, N * OH)", "min(stop * step, N * OH - 1)")),
           of("kernels/test_conv2d_kernel.py", "convolution")),
-    Fault("col2im assigns instead of adding", "im2col", "kernels/conv2d.py",
+    Fault("col2im assigns instead of adding", "im2col", "kernels/im2col.py",
           (("target[np.uintp(at + k)] += source", "target[np.uintp(at + k)] = source"),),
           of("kernels/test_conv2d_kernel.py", "im2col")),
-    Fault("filters slide with stride 1 in the weight gradient", "conv2d", "kernels/conv2d.py",
+    Fault("filters slide with stride 1 in the weight gradient", "conv2d", "kernels/im2col.py",
           (("geometry(window), 0, len(cols))\n                dfilters",
             "geometry(Window(window.kernel, padding=window.padding)), 0, len(cols))\n                dfilters"),),
           contract("Conv2d", "cpu")),
-    Fault("a thread's share of the weight gradient is left out", "conv2d", "kernels/conv2d.py",
+    Fault("a thread's share of the weight gradient is left out", "conv2d", "kernels/im2col.py",
           (("sums[1:]", "sums[2:]"),),
           of("kernels/test_conv2d_kernel.py", "convolution")),
     Fault("a NaN loses", "maxpool2d", "kernels/max_pool2d.py",
