@@ -48,16 +48,22 @@ def compiled_for(matrix: Array, template: F) -> F:
     """Compile a template in which `multiply` stands for the product with this matrix, written out number by number.
 
     A loop over the matrix would fetch its factors and its sums from memory again and again; written out, they stay in
-    registers (4×). Its name on disk has a checksum of what was written, as Numba would not see that it has changed.
+    registers (4×). Both names get a checksum of what was written: Numba would not see on disk that it has changed, and
+    would link one product for another.
     """
     source = written_out(matrix)
-    namespace: dict[str, Any] = {"np": np, "real": matrix.dtype.type}
+    checksum = f"{zlib.crc32(f'{matrix.dtype} {source}'.encode()):08x}"
+    namespace: dict[str, Any] = {"__name__": template.__module__, "np": np, "real": matrix.dtype.type}
     exec(source, namespace)
-    multiply = njit(nogil=True, error_model="numpy")(namespace["multiply"])
-    name = f"{template.__name__}_{zlib.crc32(f'{matrix.dtype} {source}'.encode()):08x}"
-    function = FunctionType(template.__code__, {**template.__globals__, "multiply": multiply}, name)
-    function.__qualname__, function.__module__ = name, template.__module__
-    return cast(F, compiled(function))
+    multiply = njit(nogil=True, error_model="numpy")(_named(f"multiply_{checksum}", namespace["multiply"], namespace))
+    return cast(F, compiled(_named(f"{template.__name__}_{checksum}", template, {"multiply": multiply})))
+
+
+def _named(name: str, function: Any, variables: dict[str, Any]) -> FunctionType:
+    """The same function by another name, which finds other global variables."""
+    copy = FunctionType(function.__code__, {**function.__globals__, **variables}, name)
+    copy.__qualname__ = name
+    return copy
 
 
 def written_out(matrix: Array) -> str:

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from minidl.window import Window
 
 COLUMN = 30  # a number that is laid out takes as long as so many multiplications
 CHUNKS = 8  # at least so many where there are as many rows, so that all threads have work
+FEW = 256  # pixels for each thread: with fewer it is the filters that are cut among them
 CHUNK = 4 << 20  # bytes of columns that are laid out, multiplied and forgotten before they leave the cache
 
 
@@ -56,7 +59,12 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem) -> NHWC
     N, OH, OW, _ = problem.y_shape
     y = np.empty(problem.y_shape, x.dtype)
     step = _rows_per_chunk(N * OH, OW, weight)
-    split_products(-(-N * OH // step), _forward, x, weight, bias, y, problem.window, problem.groups, step)
+    slices = 1
+    if FEW * num_threads() > N * OH * OW:
+        step = N * OH
+        slices = -(-num_threads() // problem.groups)
+    parts = list(product(range(0, N * OH, step), _groups(x.shape[3], y.shape[3], problem.groups, slices)))
+    split_products(len(parts), _forward, x, weight, bias, y, problem.window, parts, step)
     return y
 
 
@@ -92,17 +100,19 @@ def cost(problem: Problem) -> float:
 
 
 def _forward(
-    x: NHWC, weight: Array, bias: Array | None, y: NHWC, window: Window, groups: int, step: int, start: int, stop: int
-) -> None:
+    x: NHWC, weight: Array, bias: Array | None, y: NHWC, window: Window, parts: list[Any], step: int,
+    start: int, stop: int,
+) -> None:  # fmt: skip
     N, OH, OW, O = y.shape
     filters = weight.reshape(-1, O)
-    for begin, cols in _chunks(start * step, min(stop * step, N * OH), step, OW, filters):
-        pixels = _pixels(y, begin, cols)
-        for first, C, outputs in _groups(x.shape[3], O, groups):
-            _gather(x, cols, begin, OH, first, C, geometry(window), 0, len(cols))
-            np.matmul(_matrix(cols), filters[:, outputs], out=pixels[:, outputs])
+    room = np.empty((min(step, N * OH), OW, len(filters)), x.dtype)
+    for begin, (first, C, outputs) in parts[start:stop]:
+        cols = room[: N * OH - begin]
+        pixels = _pixels(y, begin, cols)[:, outputs]
+        _gather(x, cols, begin, OH, first, C, geometry(window), 0, len(cols))
+        np.matmul(_matrix(cols), filters[:, outputs], out=pixels)
         if bias is not None:
-            pixels += bias
+            pixels += bias[outputs]
 
 
 def _input_gradient(
@@ -126,13 +136,13 @@ def _weight_gradient(
     N, OH, OW, O = dy.shape
     for share in range(start, stop):
         dfilters = sums[share].reshape(-1, O)
-        product = np.empty((len(dfilters), O // groups), x.dtype)
+        room = np.empty((len(dfilters), O // groups), x.dtype)
         begin_share, end_share = (chunks * s // len(sums) * step for s in (share, share + 1))
         for begin, cols in _chunks(begin_share, min(end_share, N * OH), step, OW, dfilters):
             pixels = _pixels(dy, begin, cols)
             for first, C, outputs in _groups(x.shape[3], O, groups):
                 _gather(x, cols, begin, OH, first, C, geometry(window), 0, len(cols))
-                dfilters[:, outputs] += np.matmul(_matrix(cols).T, pixels[:, outputs], out=product)
+                dfilters[:, outputs] += np.matmul(_matrix(cols).T, pixels[:, outputs], out=room)
 
 
 def _rows_per_chunk(rows: int, OW: int, weight: Array) -> int:
@@ -159,11 +169,11 @@ def _matrix(cols: Array) -> Array:
     return cols.reshape(-1, cols.shape[2])
 
 
-def _groups(C: int, O: int, groups: int) -> Iterator[tuple[int, int, slice]]:
-    """For each group: its first input channel, how many it has, and its output channels."""
+def _groups(C: int, O: int, groups: int, slices: int = 1) -> Iterator[tuple[int, int, slice]]:
+    """For each slice of each group: its first input channel, how many there are, and its output channels."""
     inputs, outputs = C // groups, O // groups
-    for g in range(groups):
-        yield g * inputs, inputs, slice(g * outputs, (g + 1) * outputs)
+    for g, i in product(range(groups), range(slices)):
+        yield g * inputs, inputs, slice(g * outputs + outputs * i // slices, g * outputs + outputs * (i + 1) // slices)
 
 
 # Both kernels move runs of numbers: whole rows of the window where its pixels lie side by side, else single pixels.

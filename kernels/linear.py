@@ -10,14 +10,15 @@ import numpy as np
 
 from minidl.arrays import Array
 from minidl.kernels.blas import one_thread_per_product
-from minidl.kernels.threads import split
+from minidl.kernels.threads import num_threads, split_products
 
+FEW = 4  # images
 SMALL = 1 << 22  # multiply-accumulates that are done before another thread has woken up
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
     """See `minidl.ops.linear.linear`."""
-    y = _product(x, weight)
+    y = _sum_of_products(x, weight) if len(x) <= FEW and weight.size > SMALL else _product(x, weight)
     if bias is not None:
         y += bias
     return y
@@ -38,14 +39,29 @@ def _product(a: Array, b: Array) -> Array:
     M, K = a.shape
     N = b.shape[1]
     out = np.empty((M, N), a.dtype)
-    with one_thread_per_product():
-        if M * K * N <= SMALL:
+    if M * K * N <= SMALL:
+        with one_thread_per_product():
             np.matmul(a, b, out=out)
-        elif M >= N:
-            split(M, _rows, a, b, out, grain=1)
-        else:
-            split(N, _columns, a, b, out, grain=1)
+    elif M >= N:
+        split_products(M, _rows, a, b, out)
+    else:
+        split_products(N, _columns, a, b, out)
     return out
+
+
+def _sum_of_products(x: Array, weight: Array) -> Array:
+    """x · weight for few rows of x: it takes as long as reading the weights, of which each thread reads whole rows."""
+    threads = num_threads()
+    sums = np.empty((threads, len(x), weight.shape[1]), x.dtype)
+    split_products(threads, _share, x, weight, sums)
+    y: Array = sums.sum(axis=0)
+    return y
+
+
+def _share(x: Array, weight: Array, sums: Array, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        begin, end = (len(weight) * share // len(sums) for share in (i, i + 1))
+        np.matmul(x[:, begin:end], weight[begin:end], out=sums[i])
 
 
 def _rows(a: Array, b: Array, out: Array, start: int, stop: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from unittest.mock import patch
 
 import numpy as np
@@ -185,3 +187,22 @@ def test_conv2d_has_the_same_bits_for_the_same_number_of_threads(images, threads
     for a, b, c in zip(first, second, alone, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_allclose(a, c, rtol=0, atol=2e-5 * np.abs(c).max())
+
+
+def test_transforms_that_several_processes_have_compiled_work_together(tmp_path):
+    script = """
+import sys, numpy as np
+from minidl.kernels import winograd
+from minidl.kernels.geometry import Problem
+from minidl.ops.conv2d import conv2d
+from minidl.window import Window
+random = np.random.default_rng(0)
+for m in map(int, sys.argv[1:]):
+    x, weight = random.standard_normal((2, 9, 9, 70)), random.standard_normal((3, 3, 70, 70))
+    found = winograd.conv2d(x, weight, None, Problem(x.shape, weight.shape, Window.of(3), 1), m)
+    print(abs(found - conv2d.reference(x, weight, None, Window.of(3))).max() < 1e-9)
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for tiles in ["2"], ["4"], ["2", "4"]:
+        command = [sys.executable, "-c", script, *tiles]
+        assert subprocess.check_output(command, text=True, env=environment).split() == ["True"] * len(tiles)
