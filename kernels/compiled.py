@@ -1,4 +1,4 @@
-"""The decorator of everything that Numba compiles, and code that is written out before it is compiled."""
+"""The decorator of everything that Numba compiles, and code that is written before it is compiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from minidl.arrays import Array
+from minidl.arrays import Array, DTypeLike
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,19 +44,20 @@ def _attempt(step: Callable[..., Any]) -> Callable[..., Any]:
     return attempt
 
 
-def compiled_for(matrix: Array, template: F) -> F:
-    """Compile a template in which `multiply` stands for the product with this matrix, written out number by number.
+def compiled_with(source: str, template: F, dtype: DTypeLike) -> F:
+    """Compile a template together with a function that it calls, which is given as source code for numbers of a dtype.
 
-    A loop over the matrix would fetch its factors and its sums from memory again and again; written out, they stay in
-    registers (4×). Both names get a checksum of what was written: Numba would not see on disk that it has changed, and
-    would link one product for another.
+    What depends on a matrix or a size is so written out, without loops: factors and sums stay in registers. Both get a
+    checksum of the source into their names: Numba would not see on disk that it has changed, and would link one such
+    function for another.
     """
-    source = written_out(matrix)
-    checksum = f"{zlib.crc32(f'{matrix.dtype} {source}'.encode()):08x}"
-    namespace: dict[str, Any] = {"__name__": template.__module__, "np": np, "real": matrix.dtype.type}
-    exec(source, namespace)
-    multiply = njit(nogil=True, error_model="numpy")(_named(f"multiply_{checksum}", namespace["multiply"], namespace))
-    return cast(F, compiled(_named(f"{template.__name__}_{checksum}", template, {"multiply": multiply})))
+    variables: dict[str, Any] = {"__name__": template.__module__, "np": np, "real": np.dtype(dtype).type}
+    known = set(variables)
+    exec(source, variables)
+    (name,) = variables.keys() - known - {"__builtins__"}
+    checksum = f"{zlib.crc32(f'{np.dtype(dtype)} {source}'.encode()):08x}"
+    called = njit(nogil=True, error_model="numpy")(_named(f"{name}_{checksum}", variables[name], variables))
+    return cast(F, compiled(_named(f"{template.__name__}_{checksum}", template, {name: called})))
 
 
 def _named(name: str, function: Any, variables: dict[str, Any]) -> FunctionType:
@@ -66,13 +67,13 @@ def _named(name: str, function: Any, variables: dict[str, Any]) -> FunctionType:
     return copy
 
 
-def written_out(matrix: Array) -> str:
-    """A function that multiplies n columns by the matrix, as source code without inner loops.
+def product_with(matrix: Array) -> str:
+    """The source code of a function that multiplies n columns by the matrix.
 
     It reads column c of a matrix of `len(matrix[0])` rows, which lie `step` numbers apart and begin at source[at], and
     writes the product to target[to], its rows `row` numbers apart.
 
-    >>> print(written_out(np.array([[1, -1, 0], [0, 0.5, 2]])))
+    >>> print(product_with(np.array([[1, -1, 0], [0, 0.5, 2]])))
     def multiply(source, at, step, target, to, row, n):
         for c in range(n):
             x0 = source[np.uintp(at + 0 * step + c)]

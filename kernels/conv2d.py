@@ -13,6 +13,7 @@ from __future__ import annotations
 from minidl.arrays import NHWC, Array
 from minidl.kernels import im2col as by_columns
 from minidl.kernels import winograd
+from minidl.kernels.frozen import is_frozen
 from minidl.kernels.geometry import Problem
 from minidl.kernels.im2col import col2im, im2col
 from minidl.window import Window
@@ -21,14 +22,21 @@ __all__ = ["col2im", "conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"
 
 
 def conv2d(
-    x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1, *, algorithm: str = "auto"
+    x: NHWC,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int = 1,
+    relu: bool = False,
+    *,
+    algorithm: str = "auto",
 ) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
     problem = Problem(x.shape, weight.shape, window, groups)
-    m = winograd.tile(algorithm, problem, x.dtype)
+    m = winograd.tile(algorithm, problem, x.dtype, is_frozen(weight))
     if m:
-        return winograd.conv2d(x, weight, bias, problem, m)
-    return by_columns.conv2d(x, weight, bias, problem)
+        return winograd.conv2d(x, weight, bias, problem, m, relu)
+    return by_columns.conv2d(x, weight, bias, problem, relu)
 
 
 def conv2d_input_gradient(

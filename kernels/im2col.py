@@ -54,17 +54,17 @@ def col2im(cols: Array, x_shape: tuple[int, int, int, int], window: Window) -> N
     return x
 
 
-def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem) -> NHWC:
+def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, relu: bool = False) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
     N, OH, OW, _ = problem.y_shape
     y = np.empty(problem.y_shape, x.dtype)
     step = _rows_per_chunk(N * OH, OW, weight)
     slices = 1
     if FEW * num_threads() > N * OH * OW:
-        step = N * OH
+        step = max(1, N * OH)
         slices = -(-num_threads() // problem.groups)
     parts = list(product(range(0, N * OH, step), _groups(x.shape[3], y.shape[3], problem.groups, slices)))
-    split_products(len(parts), _forward, x, weight, bias, y, problem.window, parts, step)
+    split_products(len(parts), _forward, x, weight, bias, y, problem.window, relu, parts, step)
     return y
 
 
@@ -100,8 +100,8 @@ def cost(problem: Problem) -> float:
 
 
 def _forward(
-    x: NHWC, weight: Array, bias: Array | None, y: NHWC, window: Window, parts: list[Any], step: int,
-    start: int, stop: int,
+    x: NHWC, weight: Array, bias: Array | None, y: NHWC, window: Window, relu: bool, parts: list[Any],
+    step: int, start: int, stop: int,
 ) -> None:  # fmt: skip
     N, OH, OW, O = y.shape
     filters = weight.reshape(-1, O)
@@ -113,6 +113,8 @@ def _forward(
         np.matmul(_matrix(cols), filters[:, outputs], out=pixels)
         if bias is not None:
             pixels += bias[outputs]
+        if relu:
+            np.maximum(pixels, 0, out=pixels)
 
 
 def _input_gradient(

@@ -16,12 +16,12 @@ FEW = 4  # images
 SMALL = 1 << 22  # multiply-accumulates that are done before another thread has woken up
 
 
-def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+def linear(x: Array, weight: Array, bias: Array | None, relu: bool = False) -> Array:
     """See `minidl.ops.linear.linear`."""
     y = _sum_of_products(x, weight) if len(x) <= FEW and weight.size > SMALL else _product(x, weight)
     if bias is not None:
         y += bias
-    return y
+    return np.maximum(y, 0, out=y) if relu else y
 
 
 def linear_input_gradient(dy: Array, weight: Array) -> Array:

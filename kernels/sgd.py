@@ -6,6 +6,8 @@ One version, of the same bits as the body. Median gain over it for AlexNet's fc6
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.arrays import Array
 from minidl.kernels.compiled import compiled
 from minidl.kernels.threads import split
@@ -34,7 +36,8 @@ def _paper(
     value: Array, grad: Array, velocity: Array, lr: float, momentum: float, decay: float, nesterov: bool,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    for i in range(start, stop):
+    for j in range(start, stop):
+        i = np.uintp(j)  # unsigned, or the loop would test for Python's x[-1] and not be vectorised
         descent = grad[i] + decay * value[i]
         v = momentum * velocity[i] - lr * descent
         velocity[i] = v
@@ -46,7 +49,8 @@ def _torch(
     value: Array, grad: Array, velocity: Array, lr: float, momentum: float, decay: float, nesterov: bool,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    for i in range(start, stop):
+    for j in range(start, stop):
+        i = np.uintp(j)  # unsigned, or the loop would test for Python's x[-1] and not be vectorised
         descent = grad[i] + decay * value[i]
         v = momentum * velocity[i] + descent
         velocity[i] = v

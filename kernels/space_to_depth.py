@@ -58,7 +58,9 @@ def filters(weight: Array, problem: Problem) -> Array:
     _, _, C, O = weight.shape
     padded = np.zeros((r * s, r * s, C, O), weight.dtype)
     padded[:K, :K] = weight
-    return np.ascontiguousarray(padded.reshape(r, s, r, s, C, O).swapaxes(1, 2)).reshape(r, r, s * s * C, O)
+    regrouped = np.empty((r, r, s * s * C, O), weight.dtype)
+    regrouped.reshape(r, r, s, s, C, O)[...] = padded.reshape(r, s, r, s, C, O).swapaxes(1, 2)
+    return regrouped
 
 
 def filters_adjoint(dweight: Array, problem: Problem) -> Array:

@@ -33,7 +33,8 @@ import numpy as np
 from minidl.arrays import NHWC, Array, DTypeLike
 from minidl.errors import ArgumentError
 from minidl.kernels import im2col
-from minidl.kernels.compiled import compiled_for
+from minidl.kernels.compiled import compiled_with, product_with
+from minidl.kernels.frozen import once
 from minidl.kernels.geometry import Problem
 from minidl.kernels.space_to_depth import filters, filters_adjoint, regrouped, squares, squares_adjoint
 from minidl.kernels.threads import num_threads, split, split_products
@@ -43,15 +44,18 @@ from minidl.window import Window
 LARGEST_KERNEL = 5
 TILES = {1: (1,), 2: (2, 3, 4), 3: (2, 3, 4, 5), 4: (2, 3, 4), 5: (2, 3, 4)}
 ERROR_BOUNDS = {1: 1e-6, 2: 1e-6, 3: 2e-6, 4: 2e-6, 5: 1e-5, 6: 2e-5, 7: 4e-5, 8: 5e-5}
-TRANSFORM, FILTER = 60, 100  # a number of a tile, and one of U, takes as long as so many multiplications
+# As long as so many multiplications takes a number of a tile; one of U that is made and read; that is only read.
+TRANSFORM, FILTER, FROZEN = 60, 100, 30
 BUFFER = 8 << 20  # bytes of tiles and products that a thread holds at a time,
 FILTERS = 2  # or so many times the bytes of the filters, which each chunk reads once
 FEW = 64  # tiles for each thread: with fewer it is the filters that are cut among them
 BLOCK = 64  # channels that are transformed together, so that their tile stays in the first cache
 
 
-def tile(algorithm: str, problem: Problem, dtype: np.dtype) -> int:
+def tile(algorithm: str, problem: Problem, dtype: np.dtype, frozen: bool = False) -> int:
     """The size of Winograd's tiles, or 0 where im2col is taken.
+
+    frozen: whether the filters have been transformed before.
 
     Raises: ArgumentError for "winograd" where it does not fit.
     """
@@ -60,7 +64,7 @@ def tile(algorithm: str, problem: Problem, dtype: np.dtype) -> int:
         raise ArgumentError(f"conv2d='winograd': {lacking}, got {problem.window}; take 'auto' or 'im2col'")
     if algorithm == "im2col" or lacking:
         return 0
-    m, cost = cheapest(problem)
+    m, cost = cheapest(problem, FROZEN if frozen else FILTER)
     if algorithm == "winograd":
         return m
     worthwhile = dtype == np.float32 and problem.taps >= 3
@@ -81,15 +85,18 @@ def obstacle(problem: Problem) -> str | None:
     return None
 
 
-def cheapest(problem: Problem) -> tuple[int, float]:
-    """The tile size that costs least, and what it costs: multiplications, and what else takes as long."""
+def cheapest(problem: Problem, filter: float) -> tuple[int, float]:
+    """The tile size that costs least, and what it costs: multiplications, and what else takes as long.
+
+    filter: multiplications in whose time a number of U is made and read.
+    """
     if problem.window.stride != (1, 1):
         problem = regrouped(problem)
     (r, _, C, O), groups = problem.weight_shape, problem.groups
     costs = {}
     for m in TILES[r]:
         products = C * O + TRANSFORM * (C * groups + O)
-        costs[m] = (m + r - 1) ** 2 * (_tiles(problem.y_shape, m) * products + FILTER * C * O)
+        costs[m] = (m + r - 1) ** 2 * (_tiles(problem.y_shape, m) * products + filter * C * O)
     m = min(costs, key=costs.__getitem__)
     return m, costs[m]
 
@@ -97,12 +104,14 @@ def cheapest(problem: Problem) -> tuple[int, float]:
 # --- the convolution and its gradients ------------------------------------------------------------------------------
 
 
-def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, m: int) -> NHWC:
+def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, m: int, relu: bool = False) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`; m×m outputs a tile."""
     if problem.window.stride != (1, 1):
-        return conv2d(squares(x, problem), filters(weight, problem), bias, regrouped(problem), m)
+        weight = once(weight, "regrouped", lambda: filters(weight, problem))
+        return conv2d(squares(x, problem), weight, bias, regrouped(problem), m, relu)
     y = np.empty(problem.y_shape, x.dtype)
-    _convolve(x, np.split(_transformed(weight, m), problem.groups, axis=2), bias, y, _corner(problem.window), m)
+    U = once(weight, m, lambda: _transformed(weight, m))
+    _convolve(x, np.split(U, problem.groups, axis=2), bias, y, _corner(problem.window), m, relu)
     return y
 
 
@@ -115,7 +124,7 @@ def conv2d_input_gradient(dy: NHWC, weight: Array, problem: Problem, m: int) -> 
     turned = np.ascontiguousarray(weight[::-1, ::-1])
     U = [U.transpose(0, 2, 1) for U in np.split(_transformed(turned, m), problem.groups, axis=2)]
     top, left = _corner(problem.window)
-    _convolve(dy, U, None, dx, (len(weight) - 1 - top, len(weight) - 1 - left), m)
+    _convolve(dy, U, None, dx, (len(weight) - 1 - top, len(weight) - 1 - left), m, False)
     return dx
 
 
@@ -154,8 +163,10 @@ def _transformed(weight: Array, m: int) -> Array:
     return U
 
 
-def _convolve(x: NHWC, U: list[Array], bias: Array | None, y: NHWC, corner: tuple[int, int], m: int) -> None:
-    """y = Aᵀ (V·U) A + bias, given the matrices U of each group."""
+def _convolve(
+    x: NHWC, U: list[Array], bias: Array | None, y: NHWC, corner: tuple[int, int], m: int, relu: bool
+) -> None:
+    """y = Aᵀ (V·U) A + bias, rectified if wished, given the matrices U of each group."""
     T, C, O = U[0].shape
     t, tiles, threads = math.isqrt(T), _tiles(y.shape, m), num_threads()
     few = tiles < FEW * threads
@@ -163,7 +174,7 @@ def _convolve(x: NHWC, U: list[Array], bias: Array | None, y: NHWC, corner: tupl
     step = _tiles_per_chunk(tiles, t, C, O // slices, 1 if few else threads, x.dtype)
     offset = np.zeros(y.shape[3], y.dtype) if bias is None else bias
     items = len(U) * slices * -(-tiles // step)
-    split_products(items, _chunks_of_outputs, x, U, offset, y, corner, m, t, step, tiles, slices)
+    split_products(items, _chunks_of_outputs, x, U, offset, y, corner, m, t, step, tiles, slices, relu)
 
 
 def _tiles_per_chunk(tiles: int, t: int, C: int, O: int, threads: int, dtype: DTypeLike) -> int:
@@ -175,7 +186,7 @@ def _tiles_per_chunk(tiles: int, t: int, C: int, O: int, threads: int, dtype: DT
 
 def _chunks_of_outputs(
     x: NHWC, U: list[Array], bias: Array, y: NHWC, corner: Any, m: int, t: int, step: int, tiles: int, slices: int,
-    start: int, stop: int,
+    relu: bool, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Items of (group, slice of its filters, chunk of tiles), in this order."""
     kernels, (T, C, O) = _kernels(m, t - m + 1, x.dtype), U[0].shape
@@ -187,7 +198,7 @@ def _chunks_of_outputs(
         V, products = np.empty((T, count, C), x.dtype), np.empty((T, count, end - begin), x.dtype)
         kernels.tiles(x, V.reshape(-1), g * C, C, *corner, m, t, *y.shape[1:3], first, count)
         np.matmul(V, U[g][:, :, begin:end], out=products)
-        kernels.outputs(products.reshape(-1), bias, y, g * O + begin, end - begin, m, t, first, count)
+        kernels.outputs(products.reshape(-1), bias, y, relu, g * O + begin, end - begin, m, t, first, count)
 
 
 def _sum_of_products(
@@ -227,9 +238,13 @@ class _Kernels:
     """The transforms of F(m×m, r×r), compiled for one dtype."""
 
     def __init__(self, m: int, r: int, dtype: DTypeLike) -> None:
-        At, G, Bt = (matrix.astype(dtype) for matrix in matrices(m, r))
-        self.tiles: Any = compiled_for(Bt, _transform_tiles)
-        self.gradients: Any = compiled_for(At.T, _transform_tiles)
+        At, G, Bt = matrices(m, r)
+
+        def compiled_for(matrix: Array, template: Any) -> Any:
+            return compiled_with(product_with(matrix), template, dtype)
+
+        self.tiles = compiled_for(Bt, _transform_tiles)
+        self.gradients = compiled_for(At.T, _transform_tiles)
         self.outputs = compiled_for(At, _transform_products)
         self.filters = compiled_for(G, _transform_columns)
         self.sums = compiled_for(G.T, _transform_columns)
@@ -241,7 +256,7 @@ def _kernels(m: int, r: int, dtype: DTypeLike) -> _Kernels:
 
 
 def multiply(source: Array, at: int, step: int, target: Array, to: int, row: int, n: int) -> None:
-    """The product of a matrix M with n columns, for which `compiled_for` puts in code of its own:
+    """The product of a matrix M with n columns, for which `compiled_with` puts in code of its own:
 
     target[to + i·row + c] = Σ_k M[i, k] · source[at + k·step + c]
     """
@@ -288,12 +303,12 @@ def _transform_tiles(
 
 
 def _transform_products(
-    products: Array, bias: Array, y: Array, channel: int, O: int, m: int, t: int, first: int, count: int
+    products: Array, bias: Array, y: Array, relu: bool, channel: int, O: int, m: int, t: int, first: int, count: int
 ) -> None:
-    """y = M products Mᵀ + bias, for O channels from the given one on; products (t·t, count, O)."""
+    """y = M products Mᵀ + bias, rectified if wished, for O channels from the given one on; products (t·t, count, O)."""
     _, OH, OW, pixel = y.shape
     rows, columns = -(-OH // m), -(-OW // m)
-    image = y.reshape(-1)
+    image, zero = y.reshape(-1), y.dtype.type(0)
     half, out = np.empty(m * t * BLOCK, y.dtype), np.empty(m * m * BLOCK, y.dtype)
     for p in range(count):
         n, place = divmod(first + p, rows * columns)
@@ -308,7 +323,8 @@ def _transform_products(
                 for b in range(min(m, OW - j * m)):
                     at, to = (a * m + b) * L, ((n * OH + i * m + a) * OW + j * m + b) * pixel + channel + begin
                     for o in range(L):
-                        image[np.uintp(to + o)] = out[np.uintp(at + o)] + bias[np.uintp(channel + begin + o)]
+                        value = out[np.uintp(at + o)] + bias[np.uintp(channel + begin + o)]
+                        image[np.uintp(to + o)] = zero if relu and value < zero else value
 
 
 def _transform_columns(source: Array, target: Array, size: int, t: int, columns: int, start: int, stop: int) -> None:

@@ -28,6 +28,7 @@ from minidl.bench.task import (
     site,
 )
 from minidl.bench.work import Contender, Work
+from minidl.inference import inference
 from minidl.layer import Layer
 from minidl.layers import Conv2d, Dropout, Linear
 from minidl.losses import SoftmaxCrossEntropy
@@ -66,9 +67,14 @@ class Inference(Work):
     """The logits of a batch."""
 
     def __init__(self, task: NetTask) -> None:
-        self.model, shape = build(task.model)
-        self.images, self.labels = images_and_labels(self.model, shape, task.batch)
+        model, shape = build(task.model)
+        self.images, self.labels = images_and_labels(model, shape, task.batch)
+        self.model = self.prepared(model)
         super().__init__({"infer": lambda: self.model(self.images)})
+
+    def prepared(self, model: Layer) -> Layer:
+        """The net that is timed."""
+        return inference(model)
 
     def results(self) -> dict[str, Array]:
         """See `Work.results`."""
@@ -84,6 +90,10 @@ class Training(Inference):
         self.sgd = optim.SGD(self.model.parameters(), MOMENTUM, DECAY)
         self.steps = 0
         self.runs = {"train": self.step}
+
+    def prepared(self, model: Layer) -> Layer:
+        """The net as it is."""
+        return model
 
     def step(self) -> None:
         """One step, with masks of its own."""

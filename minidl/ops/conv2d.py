@@ -56,10 +56,10 @@ def col2im(cols: Array, x_shape: tuple[int, int, int, int], window: Window) -> N
 
 
 @accelerated
-def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> NHWC:
+def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1, relu: bool = False) -> NHWC:
     """y[n, oh, ow, o] = bias[o] + Σ_{i,j,c} weight[i, j, c, o] · x[n, oh·SH + i·DH − top, ow·SW + j·DW − left, c]
 
-    x (N, H, W, C), weight (KH, KW, C/groups, O), bias (O,) or None → y (N, OH, OW, O).
+    x (N, H, W, C), weight (KH, KW, C/groups, O), bias (O,) or None → y (N, OH, OW, O), or max(y, 0) where relu is set.
     With groups, output channels of group g see the input channels of group g only. The body lays out its columns by
     `im2col.reference`, as a specification must not depend on a kernel.
     """
@@ -73,7 +73,7 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: i
         y[..., outputs] = (cols @ filters).reshape(N, OH, OW, -1)
     if bias is not None:
         y += bias
-    return y
+    return array_module(y).maximum(y, 0, out=y) if relu else y
 
 
 @accelerated

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from minidl.accelerate import accelerated
-from minidl.arrays import Array
+from minidl.arrays import Array, array_module
 
 
 @accelerated
-def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """y = x · weight + bias.    x (N, I), weight (I, O), bias (O,) or None → y (N, O)."""
+def linear(x: Array, weight: Array, bias: Array | None, relu: bool = False) -> Array:
+    """y = x · weight + bias, or max(y, 0) where relu is set.
+
+    x (N, I), weight (I, O), bias (O,) or None → y (N, O).
+    """
     y: Array = x @ weight
     if bias is not None:
         y += bias
-    return y
+    return array_module(y).maximum(y, 0, out=y) if relu else y
 
 
 @accelerated

@@ -31,6 +31,7 @@ from minidl.errors import (
     expect_integer,
     expect_path,
 )
+from minidl.inference import inference
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
@@ -284,7 +285,7 @@ class LoadedRun:
             self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
             on_bad_image=on_bad_image or self.config.on_bad_image,
         )  # fmt: skip
-        tally = evaluate(self.net, loader.epoch(), self.config.device)
+        tally = evaluate(inference(self.net), loader.epoch(), self.config.device)
         if not tally.count:
             raise DataError(f"{dataset.spec}: no image of the {split} split could be read, so nothing was measured")
         return tally, loader.skipped

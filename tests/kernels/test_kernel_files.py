@@ -20,6 +20,7 @@ MACHINERY = {
     "__init__",
     "blas",
     "compiled",
+    "frozen",
     "geometry",
     "im2col",
     "memory",
