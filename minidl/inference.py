@@ -1,8 +1,8 @@
-"""A net as it is when nothing is left to learn: fewer passes over memory, and weights that are prepared once."""
+"""The same net in fewer passes over memory: `fuse` for training, `inference` when nothing is left to learn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -18,13 +18,26 @@ from minidl.ops.linear import linear
 from minidl.ops.relu import relu_gradient
 from minidl.random import Key
 
+Holder = Parameter | Buffer
+
+
+def fuse(net: Layer) -> Layer:
+    """The same net with fewer passes over memory: in a Sequential, ReLU is computed along with the convolution or
+    the fully connected layer before it.
+
+    It shares the parameters and buffers of the net, and their names: what is trained here is trained there.
+
+    Raises: ArgumentError for what is no layer.
+    """
+    expect_a(Layer, "fuse", "net", net)
+    return _rebuilt(net, lambda holder: holder, lambda layer: layer)
+
 
 def inference(net: Layer) -> Layer:
     """A read-only copy of a net that computes what its inference pass does, faster.
 
-    In a Sequential, Dropout is left out, BatchNorm2d behind a convolution becomes part of its weights, ReLU behind a
-    convolution or a fully connected layer is computed along with it. Layers keep their names. Nobody can write into
-    the weights, so that kernels prepare them once: Winograd's algorithm transforms filters.
+    Beyond what `fuse` does, Dropout is left out, and BatchNorm2d behind a convolution becomes part of its weights.
+    Nobody can write into the weights, so that kernels prepare them once: Winograd's algorithm transforms filters.
 
     With train=True the copy computes the inference pass too, and `backward` gives its gradients.
 
@@ -33,18 +46,10 @@ def inference(net: Layer) -> Layer:
     Raises: ArgumentError for what is no layer.
     """
     expect_a(Layer, "inference", "net", net)
-    copies: dict[int, Any] = {}  # by the id of the original: what is shared stays shared
-
-    def of(part: Any) -> Any:
-        if id(part) not in copies:
-            copies[id(part)] = _holder(part) if isinstance(part, Parameter | Buffer) else _layer(part, of)
-        return copies[id(part)]
-
-    result: Layer = of(net)
-    return result
+    return _rebuilt(net, _frozen, _fixed)
 
 
-def _holder(holder: Parameter | Buffer) -> Parameter | Buffer:
+def _frozen(holder: Holder) -> Holder:
     return type(holder)(_read_only(holder.value.copy()))
 
 
@@ -54,39 +59,59 @@ def _read_only(value: Array) -> Array:
     return value
 
 
-def _layer(layer: Layer, of: Any) -> Layer:
-    """The copy of a layer, whose parts are copied by `of`."""
-    fixed = copy(layer)
-    for name, value in vars(layer).items():
-        if isinstance(value, Parameter | Buffer | Layer):
-            setattr(fixed, name, of(value))
-    if isinstance(fixed, Container):
-        fixed.layers = {name: of(child) for name, child in fixed.layers.items()}
-    if isinstance(fixed, BatchNorm2d):
-        return Affine.of(fixed)
-    if type(fixed) is Sequential:
-        fixed.layers = dict(_joined(fixed.layers))
-    return fixed
+def _fixed(layer: Layer) -> Layer | None:
+    if isinstance(layer, BatchNorm2d):
+        return Affine.of(layer)
+    return None if isinstance(layer, Dropout) else layer
 
 
-def _joined(layers: dict[str, Layer]) -> Iterator[tuple[str, Layer]]:
-    """The layers of a Sequential, neighbours joined."""
-    waiting: tuple[str, Layer] | None = None
+def _rebuilt(net: Layer, held: Callable[[Any], Holder], kept: Callable[[Layer], Layer | None]) -> Layer:
+    """The net with other parameters, buffers and layers in it. What is shared stays shared.
+
+    kept: what becomes of a layer; None leaves it out of a Sequential.
+    """
+    made: dict[int, Any] = {}  # by the id of the original
+
+    def of(part: Any) -> Any:
+        if id(part) not in made:
+            made[id(part)] = held(part) if isinstance(part, Holder) else rebuilt(part)
+        return made[id(part)]
+
+    def rebuilt(layer: Layer) -> Layer | None:
+        layer = copy(layer)
+        for name, value in vars(layer).items():
+            if isinstance(value, Holder | Layer):
+                setattr(layer, name, of(value) or Sequential())
+        if isinstance(layer, Container):
+            layers = {name: of(child) for name, child in layer.layers.items()}
+            if type(layer) is Sequential:
+                layer.layers = dict(_joined(layers))
+            else:
+                layer.layers = {name: child or Sequential() for name, child in layers.items()}
+        return kept(layer)
+
+    return of(net) or Sequential()
+
+
+def _joined(layers: dict[str, Layer | None]) -> list[tuple[str, Layer]]:
+    """The layers of a Sequential, neighbours joined where that can be, under the name of the first."""
+    found: list[tuple[str, Layer]] = []
     for name, layer in layers.items():
-        if isinstance(layer, Dropout):
-            continue
-        joined = _pair(waiting[1], layer) if waiting else None
-        if waiting and not joined:
-            yield waiting
-        waiting = (waiting[0], joined) if waiting and joined else (name, layer)
-    if waiting:
-        yield waiting
+        together = _pair(found[-1][1], layer) if found and layer else None
+        if together:
+            found[-1] = found[-1][0], together
+        elif layer:
+            found.append((name, layer))
+    return found
 
 
 def _pair(first: Layer, second: Layer) -> Layer | None:
     """One layer that does what two do, where there is one."""
-    if type(second) is ReLU and type(first) in (Conv2d, Linear):
-        return _as(Conv2dReLU if type(first) is Conv2d else LinearReLU, first)
+    if type(second) is ReLU and type(first) in FUSED:
+        fused = FUSED[type(first)]
+        result = fused.__new__(fused)
+        vars(result).update(vars(first))
+        return result
     if isinstance(second, Affine) and type(first) is Conv2d:
         scaled = copy(first)
         bias = first.bias.value if first.bias else 0
@@ -94,12 +119,6 @@ def _pair(first: Layer, second: Layer) -> Layer | None:
         scaled.bias = Parameter(_read_only(bias * second.scale.value + second.shift.value))
         return scaled
     return None
-
-
-def _as(kind: type[Layer], layer: Layer) -> Layer:
-    result = kind.__new__(kind)
-    vars(result).update(vars(layer))
-    return result
 
 
 class Conv2dReLU(Conv2d):
@@ -139,6 +158,9 @@ class LinearReLU(Linear):
     def decisions(self, cache: Any) -> list[Array]:
         """See `Layer.decisions`: which units are on."""
         return [cache[1] > 0]
+
+
+FUSED: dict[type[Layer], type[Layer]] = {Conv2d: Conv2dReLU, Linear: LinearReLU}
 
 
 class Affine(Layer):

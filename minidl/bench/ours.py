@@ -28,7 +28,7 @@ from minidl.bench.task import (
     site,
 )
 from minidl.bench.work import Contender, Work
-from minidl.inference import inference
+from minidl.inference import fuse, inference
 from minidl.layer import Layer
 from minidl.layers import Conv2d, Dropout, Linear
 from minidl.losses import SoftmaxCrossEntropy
@@ -92,8 +92,8 @@ class Training(Inference):
         self.runs = {"train": self.step}
 
     def prepared(self, model: Layer) -> Layer:
-        """The net as it is."""
-        return model
+        """The net as `minidl train` runs it."""
+        return fuse(model)
 
     def step(self) -> None:
         """One step, with masks of its own."""

@@ -14,6 +14,7 @@ from typing import Any
 from minidl.arrays import Array, to_device
 from minidl.data import Dataset, Loader, Preprocessing
 from minidl.errors import NonFiniteError
+from minidl.inference import fuse
 from minidl.layer import Layer
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.random import Key
@@ -47,6 +48,7 @@ class Trainer:
         save: Callable[[Trainer], None] = lambda trainer: None,
     ) -> None:
         self.net = net.to(config.device, config.dtype)
+        self.fused = fuse(self.net)  # the same parameters
         self.dataset, self.preprocessing, self.config = dataset, preprocessing, config
         self.reporter = reporter or Reporter()
         self.stop, self.log, self.save = stop, log, save
@@ -151,7 +153,7 @@ class Trainer:
         device, lr = self.config.device, self.schedule.lr(step)
         try:
             loss, logits = train_step(
-                self.net, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
+                self.fused, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
                 self.key.at(step),
             )  # fmt: skip
         except NonFiniteError as error:
