@@ -11,7 +11,7 @@ import ctypes
 import sys
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # as malloc.h of the GNU C library numbers them
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # as malloc.h of the GNU C library numbers them
 MOST_KEPT = (1 << 31) - 1  # bytes: what lies free beyond that goes back
 
 
@@ -24,5 +24,5 @@ def keep_memory() -> bool:
         return False
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, MOST_KEPT))
+        return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, MOST_KEPT) and mallopt(M_ARENA_MAX, 1))
     return False

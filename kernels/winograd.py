@@ -46,8 +46,7 @@ TILES = {1: (1,), 2: (2, 3, 4), 3: (2, 3, 4, 5), 4: (2, 3, 4), 5: (2, 3, 4)}
 ERROR_BOUNDS = {1: 1e-6, 2: 1e-6, 3: 2e-6, 4: 2e-6, 5: 1e-5, 6: 2e-5, 7: 4e-5, 8: 5e-5}
 # As long as so many multiplications takes a number of a tile; one of U that is made and read; that is only read.
 TRANSFORM, FILTER, FROZEN = 60, 100, 30
-BUFFER = 8 << 20  # bytes of tiles and products that a thread holds at a time,
-FILTERS = 2  # or so many times the bytes of the filters, which each chunk reads once
+BUFFER = 8 << 20  # bytes of tiles and products that a thread holds at a time, or as many as the filters have
 FEW = 64  # tiles for each thread: with fewer it is the filters that are cut among them
 BLOCK = 64  # channels that are transformed together, so that their tile stays in the first cache
 
@@ -171,15 +170,15 @@ def _convolve(
     t, tiles, threads = math.isqrt(T), _tiles(y.shape, m), num_threads()
     few = tiles < FEW * threads
     slices = min(O, threads) if few else 1
-    step = _tiles_per_chunk(tiles, t, C, O // slices, 1 if few else threads, x.dtype)
+    step = _tiles_per_chunk(tiles, t, C, O // slices, 1 if few else threads, x.dtype, BUFFER)
     offset = np.zeros(y.shape[3], y.dtype) if bias is None else bias
     items = len(U) * slices * -(-tiles // step)
     split_products(items, _chunks_of_outputs, x, U, offset, y, corner, m, t, step, tiles, slices, relu)
 
 
-def _tiles_per_chunk(tiles: int, t: int, C: int, O: int, threads: int, dtype: DTypeLike) -> int:
+def _tiles_per_chunk(tiles: int, t: int, C: int, O: int, threads: int, dtype: DTypeLike, buffer: int) -> int:
     """How many tiles make a chunk: all about as many, and as many chunks for each thread."""
-    room = max(1, BUFFER // np.dtype(dtype).itemsize, FILTERS * t * t * C * O)
+    room = max(1, buffer // np.dtype(dtype).itemsize, t * t * C * O)
     chunks = -(-tiles * t * t * (C + O) // room)
     return -(-tiles // (-(-chunks // threads) * threads))
 
@@ -210,16 +209,18 @@ def _sum_of_products(
     for item in range(start, stop):
         g, share = divmod(item, shares)
         begin, end = tiles * share // shares, tiles * (share + 1) // shares
-        step = _tiles_per_chunk(end - begin, m + r - 1, C, O, 1, x.dtype)
-        total, product = dU[share, :, :, g * O : (g + 1) * O], np.empty((T, C, O), x.dtype)
+        step = _tiles_per_chunk(end - begin, m + r - 1, C, O, 1, x.dtype, 2 * BUFFER)
+        total, product = dU[share, :, :, g * O : (g + 1) * O], np.empty((C, O), x.dtype)
         for first in range(begin, end, step):
             count = min(step, end - first)
             V, W = np.empty((T, count, C), x.dtype), np.empty((T, count, O), x.dtype)
             kernels.tiles(x, V.reshape(-1), g * C, C, *corner, m, m + r - 1, *dy.shape[1:3], first, count)
             kernels.gradients(dy, W.reshape(-1), g * O, O, 0, 0, m, m, *dy.shape[1:3], first, count)
-            np.matmul(V.transpose(0, 2, 1), W, out=total if first == begin else product)
-            if first > begin:
-                total += product
+            if first == begin:
+                np.matmul(V.transpose(0, 2, 1), W, out=total)
+            else:
+                for q in range(T):
+                    total[q] += np.matmul(V[q].T, W[q], out=product)
 
 
 def _transform_sums(dU: Array, dweight: Array, m: int, r: int, start: int, stop: int) -> None:
