@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,34 +15,59 @@ from numba import njit
 from minidl.arrays import Array, DTypeLike
 
 F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger("minidl")
+_told: set[int] = set()
 
 
 def compiled(function: F) -> F:
     """Compile the function for the types of its arguments, at its first call with them.
 
     It releases Python's global lock (see `minidl.kernels.threads`), divides by zero as NumPy does, and is kept on disk
-    for the next process. Where that cannot be, each process compiles anew.
+    for the next process. Where that cannot be, each process compiles anew, and says so.
 
     Numba watches only the file that holds the function: do not call a compiled function of another file.
     """
     try:
         kernel: Any = njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # "cannot cache function …: no locator available"
+    except RuntimeError as error:  # "cannot cache function …: no locator available"
+        _tell_that_nothing_is_kept(error)
         return cast(F, njit(nogil=True, error_model="numpy")(function))
     cache = kernel._cache
-    cache.load_overload, cache.save_overload = _attempt(cache.load_overload), _attempt(cache.save_overload)
+    load, save = cache.load_overload, cache.save_overload
+
+    # A damaged file or a full disk costs a compilation, and no more.
+    def load_overload(*args: Any) -> Any:
+        with suppress(Exception):
+            known = load(*args)
+            if known is not None:
+                return known
+        _tell_that_it_takes_time(cache.cache_path)
+        return None
+
+    def save_overload(*args: Any) -> None:
+        try:
+            save(*args)
+        except Exception as error:
+            _tell_that_nothing_is_kept(error)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
     return cast(F, kernel)
 
 
-def _attempt(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step, or nothing where it fails: a damaged file or a full disk must cost a compilation, and no more."""
+def _tell_that_it_takes_time(path: str) -> None:
+    _tell(logging.INFO, f"compiling kernels, to be kept in {path}; 'minidl warmup' compiles all of them ahead")
 
-    def attempt(*args: Any) -> Any:
-        with suppress(Exception):
-            return step(*args)
-        return None
 
-    return attempt
+def _tell_that_nothing_is_kept(error: Exception) -> None:
+    cure = "every process compiles them anew; set NUMBA_CACHE_DIR to a folder that can be written"
+    _tell(logging.WARNING, f"compiled kernels cannot be kept on disk ({error}): {cure}")
+
+
+def _tell(level: int, news: str) -> None:
+    """Log something once in a process: after the first kernel it is no news."""
+    if level not in _told:
+        _told.add(level)
+        log.log(level, news)
 
 
 def compiled_with(source: str, template: F, dtype: DTypeLike) -> F:

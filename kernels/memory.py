@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import suppress
+from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # as malloc.h of the GNU C library numbers them
 MOST_KEPT = (1 << 31) - 1  # bytes: what lies free beyond that goes back
 
 
+@cache
 def keep_memory() -> bool:
     """Keep freed arrays for new ones, in this process and from now on; whether that could be arranged.
 

@@ -21,17 +21,32 @@ from typing import Any
 
 import numpy as np
 
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, expect_integer
 from minidl.kernels.blas import one_thread_per_product
 
 GRAIN = 1 << 18  # the fewest numbers that a light kernel gives to a thread
 
 
+_chosen: int | None = None
+
+
+def set_num_threads(n: int) -> None:
+    """Let kernels use so many threads from now on, in this process.
+
+    Raises: ArgumentError where n is not a positive integer.
+    """
+    global _chosen
+    _chosen = expect_integer("set_num_threads", "n", n)
+
+
 def num_threads() -> int:
-    """How many threads a kernel may use: MINIDL_NUM_THREADS, or else the CPUs that this process may run on.
+    """How many threads a kernel may use: what `set_num_threads` says, or MINIDL_NUM_THREADS, or else the CPUs that this
+    process may run on.
 
     Raises: ArgumentError where MINIDL_NUM_THREADS is not a positive integer.
     """
+    if _chosen is not None:
+        return _chosen
     wanted = os.environ.get("MINIDL_NUM_THREADS")
     if wanted:
         if not wanted.isdecimal() or int(wanted) < 1:

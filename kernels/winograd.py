@@ -41,7 +41,7 @@ from minidl.kernels.threads import num_threads, split, split_products
 from minidl.kernels.toom_cook import matrices
 from minidl.window import Window
 
-LARGEST_KERNEL = 5
+LEAST_TAPS, LARGEST_KERNEL = 3, 5  # what "auto" takes; fewer taps cost more than they save
 TILES = {1: (1,), 2: (2, 3, 4), 3: (2, 3, 4, 5), 4: (2, 3, 4), 5: (2, 3, 4)}
 ERROR_BOUNDS = {1: 1e-6, 2: 1e-6, 3: 2e-6, 4: 2e-6, 5: 1e-5, 6: 2e-5, 7: 4e-5, 8: 5e-5}
 # As long as so many multiplications takes a number of a tile; one of U that is made and read; that is only read.
@@ -66,7 +66,7 @@ def tile(algorithm: str, problem: Problem, dtype: np.dtype, frozen: bool = False
     m, cost = cheapest(problem, FROZEN if frozen else FILTER)
     if algorithm == "winograd":
         return m
-    worthwhile = dtype == np.float32 and problem.taps >= 3
+    worthwhile = dtype == np.float32 and problem.taps >= LEAST_TAPS
     return m if worthwhile and cost < im2col.cost(problem) else 0
 
 
@@ -109,7 +109,7 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, m: int,
         weight = once(weight, "regrouped", lambda: filters(weight, problem))
         return conv2d(squares(x, problem), weight, bias, regrouped(problem), m, relu)
     y = np.empty(problem.y_shape, x.dtype)
-    U = once(weight, m, lambda: _transformed(weight, m))
+    U = once(weight, m, lambda: _transformed(np.require(weight, requirements="W"), m))
     _convolve(x, np.split(U, problem.groups, axis=2), bias, y, _corner(problem.window), m, relu)
     return y
 
@@ -171,7 +171,7 @@ def _convolve(
     few = tiles < FEW * threads
     slices = min(O, threads) if few else 1
     step = _tiles_per_chunk(tiles, t, C, O // slices, 1 if few else threads, x.dtype, BUFFER)
-    offset = np.zeros(y.shape[3], y.dtype) if bias is None else bias
+    offset = np.zeros(y.shape[3], y.dtype) if bias is None else np.require(bias, requirements="W")
     items = len(U) * slices * -(-tiles // step)
     split_products(items, _chunks_of_outputs, x, U, offset, y, corner, m, t, step, tiles, slices, relu)
 
@@ -230,6 +230,17 @@ def _transform_sums(dU: Array, dweight: Array, m: int, r: int, start: int, stop:
         total[:, start:stop] += other[:, start:stop]
     t = m + r - 1
     _kernels(m, r, dU.dtype).sums(total.reshape(-1), dweight.reshape(-1), t, r, total.shape[1], start, stop)
+
+
+def compile_all(dtype: DTypeLike) -> None:
+    """Compile the transforms for every size of tile that "auto" may take."""
+    for r in range(LEAST_TAPS, LARGEST_KERNEL + 1):
+        x, weight = np.zeros((1, r, r, 1), dtype), np.zeros((r, r, 1, 1), dtype)
+        problem = Problem(x.shape, weight.shape, Window.of(r), 1)
+        for m in TILES[r]:
+            y = conv2d(x, weight, None, problem, m)
+            conv2d_input_gradient(y, weight, problem, m)
+            conv2d_weight_gradient(x, y, problem, m)
 
 
 # --- the transforms, to be compiled for the matrix that `multiply` stands for ---------------------------------------

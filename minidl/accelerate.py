@@ -76,14 +76,30 @@ def settings(**changes: Any) -> Iterator[Settings]:
         _current.reset(token)
 
 
+def set_num_threads(n: int) -> None:
+    """Let kernels use so many threads from now on, in this process; it goes before MINIDL_NUM_THREADS.
+
+    Raises: ArgumentError where n is not a positive integer.
+    """
+    from minidl.kernels.threads import set_num_threads as choose
+
+    choose(n)
+
+
 def num_threads() -> int:
-    """How many threads a kernel may use: MINIDL_NUM_THREADS, or the processors at hand.
+    """How many threads a kernel may use: see `set_num_threads`; else MINIDL_NUM_THREADS, or the processors at hand.
 
     Raises: ArgumentError where MINIDL_NUM_THREADS is not a positive integer.
     """
     from minidl.kernels.threads import num_threads as count
 
     return count()
+
+
+def compile_convolutions(dtype: str) -> None:
+    """Compile Winograd's convolution for every size of tile that it may choose; nothing where there is no Numba."""
+    if not _numba_problem():
+        importlib.import_module("minidl.kernels.winograd").compile_all(dtype)
 
 
 P = ParamSpec("P")
@@ -142,16 +158,9 @@ def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | 
         return None
     if find_spec(f"minidl.kernels.{stem}") is None:
         return None
-    _keep_memory()
+    importlib.import_module("minidl.kernels.memory").keep_memory()
     kernel: Callable[..., Any] | None = getattr(importlib.import_module(f"minidl.kernels.{stem}"), name, None)
     return kernel
-
-
-@cache
-def _keep_memory() -> None:
-    from minidl.kernels.memory import keep_memory
-
-    keep_memory()
 
 
 @cache

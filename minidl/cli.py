@@ -1,4 +1,4 @@
-"""The command line: minidl train | eval | predict | summary | gradcheck | bench.
+"""The command line: minidl train | eval | predict | summary | gradcheck | bench | warmup.
 
 Each command prints for people, and with --json one object on standard output for programs; then what people read goes
 to standard error. Exit codes: 0 done, 1 failed, 2 asked for something impossible, 130 interrupted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 import os
 import shlex
@@ -51,6 +52,11 @@ def options(
     ] = False,
 ) -> None:
     """A deep-learning engine from scratch: train, use and take apart AlexNet and its relatives."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("minidl: %(message)s"))
+    log = logging.getLogger("minidl")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -364,6 +370,16 @@ def bench(
         console.print(part)
     if report:
         say(console, f"the report is {report / 'report.html'}")
+
+
+@command
+def warmup() -> None:
+    """Compile every kernel ahead: later runs then begin at once."""
+    from minidl.warmup import warm_up
+
+    begin = time.perf_counter()
+    warm_up(lambda news: print(f"{news} …", file=sys.stderr, flush=True))
+    print(f"all kernels are compiled ({time.perf_counter() - begin:.0f} s)")
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
