@@ -46,6 +46,7 @@ TILES = {1: (1,), 2: (2, 3, 4), 3: (2, 3, 4, 5), 4: (2, 3, 4), 5: (2, 3, 4)}
 ERROR_BOUNDS = {1: 1e-6, 2: 1e-6, 3: 2e-6, 4: 2e-6, 5: 1e-5, 6: 2e-5, 7: 4e-5, 8: 5e-5}
 # As long as so many multiplications takes a number of a tile; one of U that is made and read; that is only read.
 TRANSFORM, FILTER, FROZEN = 60, 100, 30
+SMALL = 1 << 22  # multiplications: what could be saved on fewer is not worth a digit
 BUFFER = 8 << 20  # bytes of tiles and products that a thread holds at a time, or as many as the filters have
 FEW = 64  # tiles for each thread: with fewer it is the filters that are cut among them
 BLOCK = 64  # channels that are transformed together, so that their tile stays in the first cache
@@ -66,8 +67,9 @@ def tile(algorithm: str, problem: Problem, dtype: np.dtype, frozen: bool = False
     m, cost = cheapest(problem, FROZEN if frozen else FILTER)
     if algorithm == "winograd":
         return m
-    worthwhile = dtype == np.float32 and problem.taps >= LEAST_TAPS
-    return m if worthwhile and cost < im2col.cost(problem) else 0
+    considered = dtype == np.float32 and problem.taps >= LEAST_TAPS
+    usual = im2col.cost(problem)
+    return m if considered and cost < usual and usual > SMALL else 0
 
 
 def obstacle(problem: Problem) -> str | None:
@@ -232,10 +234,10 @@ def _transform_sums(dU: Array, dweight: Array, m: int, r: int, start: int, stop:
     _kernels(m, r, dU.dtype).sums(total.reshape(-1), dweight.reshape(-1), t, r, total.shape[1], start, stop)
 
 
-def compile_all(dtype: DTypeLike) -> None:
-    """Compile the transforms for every size of tile that "auto" may take."""
+def compile_all() -> None:
+    """Compile the transforms for every size of tile that "auto" may take, which it does in float32."""
     for r in range(LEAST_TAPS, LARGEST_KERNEL + 1):
-        x, weight = np.zeros((1, r, r, 1), dtype), np.zeros((r, r, 1, 1), dtype)
+        x, weight = np.zeros((1, r, r, 1), np.float32), np.zeros((r, r, 1, 1), np.float32)
         problem = Problem(x.shape, weight.shape, Window.of(r), 1)
         for m in TILES[r]:
             y = conv2d(x, weight, None, problem, m)

@@ -96,10 +96,10 @@ def num_threads() -> int:
     return count()
 
 
-def compile_convolutions(dtype: str) -> None:
+def compile_convolutions() -> None:
     """Compile Winograd's convolution for every size of tile that it may choose; nothing where there is no Numba."""
     if not _numba_problem():
-        importlib.import_module("minidl.kernels.winograd").compile_all(dtype)
+        importlib.import_module("minidl.kernels.winograd").compile_all()
 
 
 P = ParamSpec("P")

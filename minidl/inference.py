@@ -18,6 +18,8 @@ from minidl.ops.linear import linear
 from minidl.ops.relu import relu_gradient
 from minidl.random import Key
 
+__all__ = ["fuse", "inference"]
+
 Holder = Parameter | Buffer
 
 

@@ -31,4 +31,4 @@ def warm_up(tell: Callable[[str], None] = lambda news: None) -> None:
             parameter.accumulate(np.zeros(1, dtype))
             optim.SGD({"weight": parameter}, momentum=0.9, update=update).step(0.1)
     tell("convolution by Winograd's algorithm, float32")
-    accelerate.compile_convolutions("float32")
+    accelerate.compile_convolutions()

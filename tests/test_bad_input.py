@@ -40,6 +40,7 @@ from minidl import (
     training,
     window,
 )
+from minidl import inference as inference_module
 from minidl.data import ArraySplit, Dataset, FileSplit, Loader, Preprocessing, Split, read_image, stratified_split
 from minidl.errors import (
     ArgumentError,
@@ -53,6 +54,7 @@ from minidl.errors import (
     ShapeError,
     UnknownNameError,
 )
+from minidl.inference import fuse, inference
 from minidl.initializers import constant, glorot, he, initialize, normal
 from minidl.layers import (
     AvgPool2d,
@@ -784,9 +786,15 @@ def threads(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     accelerate.num_threads()
 
 
-lines("accelerate.num_threads",
-      *each(("0", "-2", "two", "1.5", " "), lambda wanted, monkeypatch: threads(monkeypatch, wanted),
+for subject in "accelerate.num_threads", "minidl.num_threads":
+    lines(subject, *each(("0", "-2", "two", "1.5", " "), lambda wanted, monkeypatch: threads(monkeypatch, wanted),
             ArgumentError, "MINIDL_NUM_THREADS: expected a positive integer, got"))
+
+for name, make in ("inference.fuse", fuse), ("inference.inference", inference):
+    lines(name, *each(("alexnet", None, 3, 1.5, {}), make, ArgumentError, "net: expected a Layer, got"))
+for subject in "accelerate.set_num_threads", "minidl.set_num_threads":
+    lines(subject, *each((0, -1, 1.5, "two", None, True), accelerate.set_num_threads,
+                         ArgumentError, "set_num_threads: n: expected a positive integer, got"))
 
 # --- checks, summaries, models ----------------------------------------------------------------------------------------
 
@@ -1253,6 +1261,8 @@ lines("cli.gradcheck",
       command("gradcheck", "relu", "--break", "gat", said="did you mean 'gate'"),
       command("gradcheck", "--break", "gate", said="2: minidl: break: expected one layer to plant 'gate' in"),
       command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"))
+lines("cli.warmup",
+      *(command("warmup", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--model", "--no")))
 lines("cli.bench",
       command("bench", "--model", "alexnte", said="2: minidl: unknown model 'alexnte': did you mean 'alexnet'"),
       command("bench", "--mode", "trian", said="2: minidl: unknown mode 'trian': did you mean 'train'"),
@@ -1271,7 +1281,7 @@ PUBLIC: dict[str, types.ModuleType] = {
     "minidl": minidl, "layers": layers, "losses": losses, "optim": optim, "schedules": schedules,
     "initializers": initializers, "window": window, "random": random, "arrays": arrays, "accelerate": accelerate,
     "gradcheck": gradcheck, "catalogue": catalogue, "summary": summary, "models": models, "data": data,
-    "training": training, "training.checkpoint": checkpoints,
+    "training": training, "training.checkpoint": checkpoints, "inference": inference_module,
 }  # fmt: skip
 
 EXEMPT = {
@@ -1283,6 +1293,7 @@ EXEMPT = {
     "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.has_float_dtype"},
     "an abstract base, whose heirs are in the table": {"losses.Loss"},
     "a tool for those who write layers or ops": {"accelerate.accelerated", "initializers.bare"},
+    "takes nothing": {"accelerate.compile_convolutions"},
 }  # fmt: skip
 
 
@@ -1339,7 +1350,7 @@ def methods(subject: Any) -> list[Callable[..., Any]]:
 # How a message may speak of an argument that has another name, or stands for several: a table, settings, a file, …
 SPOKEN_OF = {
     "layers": "layer branch branches model backward", "losses": "logits labels", "optim": "gradient updates bias",
-    "initializers": "shape generator init value", "window": "height width", "minidl.settings": "kernels setting",
+    "initializers": "shape generator init value", "window": "height width", "minidl": "kernels setting MINIDL_NUM_THREADS",
     "accelerate": "kernels MINIDL_NUM_THREADS", "catalogue": "layer absent name colon",
     "gradcheck": "layer class tensor plot input x direction",
     "summary": "x", "models": "model option init groups num_classes lrn", "data": "channels image images data folder",
