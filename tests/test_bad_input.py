@@ -1262,7 +1262,7 @@ lines("cli.gradcheck",
       command("gradcheck", "--break", "gate", said="2: minidl: break: expected one layer to plant 'gate' in"),
       command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"))
 lines("cli.warmup",
-      *(command("warmup", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--model", "--no")))
+      *(command("warmup", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--mode", "--no")))
 lines("cli.bench",
       command("bench", "--model", "alexnte", said="2: minidl: unknown model 'alexnte': did you mean 'alexnet'"),
       command("bench", "--mode", "trian", said="2: minidl: unknown mode 'trian': did you mean 'train'"),
@@ -1350,7 +1350,8 @@ def methods(subject: Any) -> list[Callable[..., Any]]:
 # How a message may speak of an argument that has another name, or stands for several: a table, settings, a file, …
 SPOKEN_OF = {
     "layers": "layer branch branches model backward", "losses": "logits labels", "optim": "gradient updates bias",
-    "initializers": "shape generator init value", "window": "height width", "minidl": "kernels setting MINIDL_NUM_THREADS",
+    "initializers": "shape generator init value", "window": "height width",
+    "minidl": "kernels setting MINIDL_NUM_THREADS",
     "accelerate": "kernels MINIDL_NUM_THREADS", "catalogue": "layer absent name colon",
     "gradcheck": "layer class tensor plot input x direction",
     "summary": "x", "models": "model option init groups num_classes lrn", "data": "channels image images data folder",
