@@ -33,8 +33,8 @@ ALL = (
     f"--model alexnet --batch 1,64 {INFERENCE}",
     f"--model vgg16 --batch 1,8 {INFERENCE}",
     "--model alexnet --batch 64 --threads 1,2 --peer torch",
-    "--model alexnet --batch 64 --op all --peer torch --peer reference",
-    "--model vgg16 --batch 16 --op all --peer torch --peer reference",
+    "--model alexnet --batch 64 --op all --peer torch",
+    "--model vgg16 --batch 4 --op all --peer torch",
 )
 
 
