@@ -86,10 +86,10 @@ def obstacle(problem: Problem) -> str | None:
     return None
 
 
-def cheapest(problem: Problem, filter: float) -> tuple[int, float]:
+def cheapest(problem: Problem, filter_cost: float) -> tuple[int, float]:
     """The tile size that costs least, and what it costs: multiplications, and what else takes as long.
 
-    filter: multiplications in whose time a number of U is made and read.
+    filter_cost: multiplications in whose time a number of U is made and read.
     """
     if problem.window.stride != (1, 1):
         problem = regrouped(problem)
@@ -97,7 +97,7 @@ def cheapest(problem: Problem, filter: float) -> tuple[int, float]:
     costs = {}
     for m in TILES[r]:
         products = C * O + TRANSFORM * (C * groups + O)
-        costs[m] = (m + r - 1) ** 2 * (_tiles(problem.y_shape, m) * products + filter * C * O)
+        costs[m] = (m + r - 1) ** 2 * (_tiles(problem.y_shape, m) * products + filter_cost * C * O)
     m = min(costs, key=costs.__getitem__)
     return m, costs[m]
 

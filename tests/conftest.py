@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -11,6 +12,10 @@ import pytest
 from helpers import tally
 
 import minidl
+from minidl.accelerate import CHOICES
+
+if TYPE_CHECKING:
+    from minidl.kernels.geometry import Problem
 
 # Examples a test, unless it asks for another share: see `helpers.examples`. "minidl" draws the same in every run,
 # "thorough" others each time. No deadline, and no complaint about slow ones, as the first call of a kernel compiles it.
@@ -28,6 +33,27 @@ chosen = os.environ.get("HYPOTHESIS_PROFILE", "minidl")
 if chosen not in PROFILES:
     raise pytest.UsageError(f"HYPOTHESIS_PROFILE: expected one of {', '.join(PROFILES)}, got {chosen!r}")
 hypothesis.settings.load_profile(chosen)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--conv2d ALGORITHM: compute every convolution by it where it fits, whatever the shapes and the dtype."""
+    parser.addoption("--conv2d", choices=CHOICES["conv2d"], default="auto", help="the algorithm of all convolutions")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the algorithm in the place of "auto"."""
+    algorithm = config.getoption("--conv2d")
+    if algorithm == "auto":
+        return
+    from minidl.kernels import winograd
+
+    choose = winograd.tile
+
+    def forced(asked: str, problem: Problem, *details: Any) -> int:
+        fits = algorithm == "im2col" or not winograd.obstacle(problem)
+        return choose(algorithm if asked == "auto" and fits else asked, problem, *details)
+
+    winograd.tile = forced
 
 
 @pytest.fixture(params=["reference", "auto"])

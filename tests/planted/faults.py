@@ -254,7 +254,7 @@ REST_FAULTS = [
           (("self.loss_sum += mean_loss * len(labels)",
             "self.batches = getattr(self, 'batches', 0) + 1\n        self.loss_sum += mean_loss"),
            ("return self.loss_sum / self.count if", "return self.loss_sum / self.batches if")),
-          of("planted/test_training_by_hand.py", "mean_over_images")),
+          of("training/test_training_by_hand.py", "mean_over_images")),
     Fault("of equal scores the label counts as best", "metrics", "minidl/training/metrics.py",
           (("~(logits <= own) | ((logits == own) & before)", "~(logits <= own)"),),
           ("minidl/training/metrics.py",)),
@@ -266,13 +266,13 @@ REST_FAULTS = [
           of("data/test_loader.py", "training_shows")),
     Fault("the rate is that of the next step", "rate", "minidl/training/trainer.py",
           (("self.config.device, self.schedule.lr(step)", "self.config.device, self.schedule.lr(step + 1)"),),
-          of("planted/test_training_by_hand.py", "rate")),
+          of("training/test_training_by_hand.py", "rate")),
     Fault("a checkpoint leaves the optimiser's velocity out", "resumed", "minidl/training/trainer.py",
           (("self.optimizer.state_dict().items()", "self.optimizer.state_dict().items() if 'velocity' not in name"),),
           of("training/test_run.py", "resumed and 1-options0")),
     Fault("gradients pile up from step to step", "step", "minidl/training/step.py",
           (("    optimizer.zero_grad()\n", ""),),
-          of("planted/test_training_by_hand.py", "step")),
+          of("training/test_training_by_hand.py", "step")),
 ]
 
 KERNEL_FAULTS = [
