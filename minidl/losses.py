@@ -27,7 +27,7 @@ from minidl.errors import (
     told,
 )
 from minidl.layer import Shape, expect_kinds
-from minidl.ops.softmax import log_softmax
+from minidl.ops.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_gradient
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -109,41 +109,36 @@ class SoftmaxCrossEntropy(Loss):
         """See `Loss.forward`; outputs are logits, targets are labels."""
         labels = self._checked_labels(outputs, targets)
         xp = array_module(outputs)
-        log_p = log_softmax(outputs)
-        q, label_weight = self._targets(labels, outputs)
-        losses = -(q * xp.where(q > 0, log_p, 0)).sum(axis=-1)  # a logit of −∞ rules a class out: 0·∞ is 0 here
+        flat, weight = labels.reshape(-1), self._weights(outputs)
+        losses, log_p = softmax_cross_entropy(outputs.reshape(len(flat), -1), flat, weight, self.label_smoothing)
+        cache = log_p.reshape(outputs.shape), labels
         if self.reduction == "none":
-            return losses, (log_p, labels, 1.0)
+            return losses.reshape(labels.shape), (*cache, 1.0)
         total = losses.sum()
         if self.reduction == "sum":
-            return total, (log_p, labels, 1.0)
-        weight = label_weight.sum()
-        share = xp.where(weight > 0, 1 / xp.maximum(weight, xp.finfo(outputs.dtype).tiny), 0).astype(outputs.dtype)
-        return total * share, (log_p, labels, share)
+            return total, (*cache, 1.0)
+        counted = (weight[flat] * (flat >= 0)).sum()
+        share = xp.where(counted > 0, 1 / xp.maximum(counted, xp.finfo(outputs.dtype).tiny), 0).astype(outputs.dtype)
+        return total * share, (*cache, share)
 
     def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
         log_p, labels, share = self.kept(cache, is_array, is_array, _is_scalar)
-        xp = array_module(log_p)
-        q, _ = self._targets(labels, log_p)
-        dlogits: Array = xp.exp(log_p) * q.sum(axis=-1, keepdims=True) - q
         self.check_scale(scale, labels.shape)
-        dlogits *= xp.asarray(scale * share, log_p.dtype)[..., None]
-        return dlogits
+        xp = array_module(log_p)
+        dlosses = xp.broadcast_to(xp.asarray(scale * share, log_p.dtype), labels.shape).reshape(-1)
+        flat, weight = labels.reshape(-1), self._weights(log_p)
+        flat_log_p = log_p.reshape(len(flat), -1)
+        dlogits = softmax_cross_entropy_gradient(dlosses, flat_log_p, flat, weight, self.label_smoothing)
+        return dlogits.reshape(log_p.shape)
 
-    def _targets(self, labels: Array, like: Array) -> tuple[Array, Array]:
-        """q (…, C), and the weight w_y of each label (…), both 0 where the label is ignored."""
+    def _weights(self, like: Array) -> Array:
         xp = array_module(like)
-        C = like.shape[-1]
-        weight = xp.ones(C, like.dtype) if self.weight is None else xp.asarray(self.weight, like.dtype)
-        counts = labels != self.ignore_index
-        safe = xp.where(counts, labels, 0)
-        onehot = safe[..., None] == xp.arange(C)
-        smoothing = like.dtype.type(self.label_smoothing)
-        q = (1 - smoothing) * onehot * weight + smoothing / C * weight
-        return q * counts[..., None], weight[safe] * counts
+        weight: Array = xp.asarray(np.ones(like.shape[-1]) if self.weight is None else self.weight, like.dtype)
+        return weight
 
     def _checked_labels(self, logits: Array, labels: Array) -> Array:
+        """The labels, −1 in place of `ignore_index`."""
         _require_floats(self, "logits", logits)
         if logits.ndim < 2 or 0 in logits.shape:
             raise ShapeError(f"{self}: expected logits of shape (N, …, C), none of them 0, got {logits.shape}")
@@ -163,7 +158,7 @@ class SoftmaxCrossEntropy(Loss):
             raise LabelError(f"{self}: expected labels from 0 to {C - 1}, got {host[where]} at position {place}")
         if self.weight is not None and len(self.weight) != C:
             raise ShapeError(f"{self}: weight: expected {C} numbers, one a class, got {len(self.weight)}")
-        result: Array = labels.astype(xp.int64, copy=False)
+        result: Array = xp.where(labels == self.ignore_index, -1, labels).astype(xp.int64, copy=False)
         return result
 
 

@@ -29,8 +29,8 @@ def softmax_gradient(dy: Array, y: Array) -> Array:
 def log_softmax(x: Array) -> Array:
     """y_i = x_i − m − log Σ_j exp(x_j − m),    m = max_j x_j.    x (…, C) → y (…, C)."""
     xp = array_module(x)
-    shifted = x - x.max(axis=-1, keepdims=True)
-    y: Array = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    y: Array = x - x.max(axis=-1, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(axis=-1, keepdims=True))
     return y
 
 
