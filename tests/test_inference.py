@@ -113,7 +113,7 @@ def test_layers_of_ones_own_are_left_as_they_are(normal):
         np.testing.assert_array_equal(made(x), net(x))
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "im2col", "winograd"])
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
 def test_filters_are_transformed_once(algorithm, normal):
     from minidl.kernels import frozen
 
