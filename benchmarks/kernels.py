@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl import Key
-from minidl.accelerate import num_threads
+from minidl.accelerate import num_threads, settings
 from minidl.ops import avg_pool2d, channel_sum, conv2d, dropout, local_response_norm, max_pool2d, relu, sgd
 from minidl.window import Window
 
@@ -39,9 +39,11 @@ def cases() -> Iterator[Case]:
     ]:
         x, weight = normal(N, size, size, C), normal(*window.kernel, C // groups, O)
         dy = normal(N, *window.output_size(size, size), O)
-        yield f"{name} forward", conv2d.conv2d, (x, weight, normal(O), window, groups)
-        yield f"{name} input gradient", conv2d.conv2d_input_gradient, (dy, weight, x.shape, window, groups)
-        yield f"{name} weight gradient", conv2d.conv2d_weight_gradient, (x, dy, window, groups)
+        for algorithm in "im2col", "auto":
+            at = f"{name} {algorithm}"
+            yield f"{at} forward", conv2d.conv2d, (x, weight, normal(O), window, groups)
+            yield f"{at} input gradient", conv2d.conv2d_input_gradient, (dy, weight, x.shape, window, groups)
+            yield f"{at} weight gradient", conv2d.conv2d_weight_gradient, (x, dy, window, groups)
     for size, C in (55, 96), (27, 256):
         x, window = normal(N, size, size, C), Window.of(3, stride=2)
         at = f"{size}×{size}×{C}"
@@ -73,15 +75,20 @@ def main(words: list[str]) -> None:
     for name, op, args in cases():
         if words and not any(word in name for word in words):
             continue
-        ours, body = op(*args), op.reference(*args)
-        for mine, expected in zip(*((r if isinstance(r, tuple) else (r,)) for r in (ours, body)), strict=True):
-            if mine is not None:  # the optimiser's steps return nothing; tests hold their bits equal
-                np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-        pairs = [(milliseconds(op.reference, args), milliseconds(op, args)) for _ in range(TURNS)]
-        ratios = [slow / fast for slow, fast in pairs]
-        slow, fast = (statistics.median(times) for times in zip(*pairs, strict=True))
-        ratio = statistics.median(ratios)
-        print(f"{name:32} {slow:9.2f} {fast:9.2f} {ratio:6.1f}×   {min(ratios):.1f} … {max(ratios):.1f}")
+        with settings(conv2d="im2col" if "im2col" in name else "auto"):
+            compare(name, op, args)
+
+
+def compare(name: str, op: Any, args: tuple[Any, ...]) -> None:
+    ours, body = op(*args), op.reference(*args)
+    for mine, expected in zip(*((r if isinstance(r, tuple) else (r,)) for r in (ours, body)), strict=True):
+        if mine is not None:  # the optimiser's steps return nothing; tests hold their bits equal
+            np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    pairs = [(milliseconds(op.reference, args), milliseconds(op, args)) for _ in range(TURNS)]
+    ratios = [slow / fast for slow, fast in pairs]
+    slow, fast = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(ratios)
+    print(f"{name:32} {slow:9.2f} {fast:9.2f} {ratio:6.1f}×   {min(ratios):.1f} … {max(ratios):.1f}")
 
 
 main(sys.argv[1:])

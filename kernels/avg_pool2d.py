@@ -1,7 +1,7 @@
 """Average pooling on the CPU: the taps of a window one after the other, each over all channels at once.
 
 One version. Median gain over the body, float32, batch 32, two threads
-(benchmarks/results/kernels_cpu.md): forward 4.4×, gradient 4.0× at 55×55×96; 4.4× and 3.4× at 27×27×256.
+(benchmarks/results/kernels_cpu.md): forward 3.9×, gradient 5.3× at 55×55×96; 4.6× and 3.4× at 27×27×256.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dropout on the CPU: mask and product in one pass.
 
 One version. Median gain over the body, float32, batch 128, two threads
-(benchmarks/results/kernels_cpu.md): 2.5× before fc7.
+(benchmarks/results/kernels_cpu.md): 2.6× before fc7.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ threads spun on after the product.) Median gain over the body, float32, batch 32
 (benchmarks/results/kernels_cpu.md):
 
                             forward   dx    dweight
-    AlexNet's conv1           6.7     8.5     6.6
-    AlexNet's conv2           2.7     2.2     3.0
-    AlexNet's conv3           1.4     1.3     1.2
-    AlexNet's conv4           1.6     1.6     1.5
+    AlexNet's conv1           7.4     8.2     6.7
+    AlexNet's conv2           2.4     2.1     2.1
+    AlexNet's conv3           1.2     1.3     1.1
+    AlexNet's conv4           1.4     1.5     1.3
 
 conv3 spends its time in the matrix product, at nine tenths of what NumPy reaches there. Cutting small convolutions into
 eight chunks instead of one, so that no thread is idle, took alexnet_mini from 570 to 730 images/s.

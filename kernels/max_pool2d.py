@@ -1,7 +1,7 @@
 """Max pooling on the CPU: the taps of a window one after the other, each over all channels at once.
 
 One version. Median gain over the body, float32, batch 32, two threads
-(benchmarks/results/kernels_cpu.md): forward 50×, gradient 12× at 55×55×96; 33× and 8.6× at 27×27×256.
+(benchmarks/results/kernels_cpu.md): forward 46×, gradient 6.1× at 55×55×96; 29× and 7.6× at 27×27×256.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gradient of the rectified linear unit on the CPU.
 
 One version. Median gain over the body, float32, batch 32, two threads
-(benchmarks/results/kernels_cpu.md): 7.5× at 55×55×96, 5.7× at 27×27×256, as `where` takes a branch for every
+(benchmarks/results/kernels_cpu.md): 5.2× at 55×55×96, 6.1× at 27×27×256, as `where` takes a branch for every
 number. A kernel for the forward pass gained 1.0× to 1.6× and was dropped.
 """
 

@@ -19,7 +19,14 @@ The price is rounding: the entries of A, B and G differ in size, and what they b
 the largest error in float32, relative to the largest output, for each t. And a tile is computed as a whole: a NaN or an
 infinity spoils all outputs of the tiles that see it.
 
-A thread takes a chunk of tiles through all steps, so that they stay near it.
+A thread takes a chunk of tiles through all steps, so that they stay near it. Median gain over the body, float32, batch
+32, two threads (benchmarks/results/kernels_cpu.md; im2col gains 7.4, 2.4, 1.2 and 1.4 forward):
+
+                            forward   dx    dweight
+    AlexNet's conv1          10.2    10.9     8.4
+    AlexNet's conv2           5.5     3.7     3.4
+    AlexNet's conv3           1.5     1.7     1.9
+    AlexNet's conv4           2.2     1.9     1.9
 """
 
 from __future__ import annotations

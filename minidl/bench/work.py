@@ -11,6 +11,9 @@ from minidl.bench.task import LimitTask, NetTask, OpTask, Task
 from minidl.errors import ArgumentError
 
 FLOAT32 = 1e-4
+# A logit moves smoothly with rounding, a gradient does not: where two numbers of a pooling window, or a number and 0,
+# lie closer than the rounding error, another pixel gets the gradient. Norms against float64, worst parameter, batch 2:
+# vgg16 1.0e-2, with im2col 4.5e-3, PyTorch 4.4e-3; alexnet 1.6e-2, with im2col 5e-5, PyTorch 2.7e-3.
 GRADIENT_OF_A_NET = 2e-2
 
 
