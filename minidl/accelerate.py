@@ -18,13 +18,11 @@ from functools import cache, update_wrapper
 from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
 
-import numpy as np
-
-from minidl.arrays import is_array
-from minidl.errors import ArgumentError, UnknownNameError
+from minidl.arrays import array_module, device_of, is_array
+from minidl.errors import ArgumentError, DeviceError, UnknownNameError
 
 CHOICES = {
-    "kernels": ("auto", "reference", "numba"),
+    "kernels": ("auto", "reference", "numba", "cuda"),
     "conv2d": ("auto", "im2col", "winograd"),
 }
 
@@ -33,8 +31,8 @@ CHOICES = {
 class Settings:
     """How things are computed, never what.
 
-    kernels: "auto" takes Numba for NumPy arrays where it is installed; "numba" insists on it; "reference" always
-        runs the plain bodies.
+    kernels: "auto" takes Numba for NumPy arrays where it is installed, and CUDA for CuPy arrays; "numba" and "cuda"
+        insist; "reference" always runs the plain bodies.
     conv2d: the algorithm of convolution's kernels. "auto" takes what is fastest for the shapes at hand; "im2col" and
         "winograd" (see docs/winograd.md) insist, the latter where it fits: a square kernel of at most 5 pixels, stride
         and dilation 1.
@@ -131,16 +129,21 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
 
 
 def _contiguous(value: Any) -> Any:
-    return np.asarray(value, order="C") if isinstance(value, np.ndarray) else value
+    return array_module(value).asarray(value, order="C") if is_array(value) else value
 
 
 def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-    if _current.get().kernels == "reference":
-        return None
     arrays = [a for a in args if is_array(a)]
-    if not all(isinstance(a, np.ndarray) for a in arrays):
+    devices = list(dict.fromkeys(map(device_of, arrays)))
+    if len(devices) > 1:
+        places = ", ".join(f"{a.shape} on {device_of(a)}" for a in arrays)
+        raise DeviceError(f"{name}: expected arrays on one device, got {places}; move them with to_device or net.to")
+    kernels = _current.get().kernels
+    if kernels == "reference":
         return None
-    return _numba_kernel(stem, name, _current.get().kernels == "numba")
+    if kernels == "cuda" or (kernels == "auto" and devices and devices != ["cpu"]):
+        return _cuda_kernel(stem, name)
+    return _numba_kernel(stem, name, kernels == "numba")
 
 
 @cache
@@ -161,6 +164,13 @@ def _numba_kernel(stem: str, name: str, required: bool) -> Callable[..., Any] | 
     importlib.import_module("minidl.kernels.memory").keep_memory()
     kernel: Callable[..., Any] | None = getattr(importlib.import_module(f"minidl.kernels.{stem}"), name, None)
     return kernel
+
+
+@cache
+def _cuda_kernel(stem: str, name: str) -> Callable[..., Any] | None:
+    if find_spec(f"minidl.kernels.{stem}_cuda") is None:
+        return None
+    return getattr(importlib.import_module(f"minidl.kernels.{stem}_cuda"), name, None)
 
 
 @cache

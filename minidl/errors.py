@@ -46,6 +46,10 @@ class DeviceError(MinidlError, RuntimeError):
     """A device is missing or unusable, or two arrays live on different devices."""
 
 
+class KernelError(MinidlError, RuntimeError):
+    """A kernel for the GPU does not compile."""
+
+
 class LabelError(MinidlError, ValueError):
     """A class label is out of range or not an integer."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import cuda_shim
 import hypothesis
 import numpy as np
 import pytest
@@ -54,6 +55,19 @@ def pytest_configure(config: pytest.Config) -> None:
         return choose(algorithm if asked == "auto" and fits else asked, problem, *details)
 
     winograd.tile = forced
+
+
+@pytest.fixture(params=["cpu", "reference", "cuda-shim"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kernels of the CPU; the ops' own bodies; the kernels of the GPU, run on the CPU (see tests/cuda_shim)."""
+    if request.param != "cuda-shim":
+        with minidl.settings(kernels="auto" if request.param == "cpu" else "reference"):
+            yield request.param
+        return
+    if problem := cuda_shim.missing():
+        pytest.skip(problem)
+    with cuda_shim.running():
+        yield request.param
 
 
 @pytest.fixture(params=["reference", "auto"])

@@ -6,14 +6,12 @@ A new one needs no test of its own for any of this: a line in `minidl/catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import LAYOUTS, laid_out
 
-import minidl
 from minidl import Key, gradcheck
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.combine import Sequential
@@ -22,13 +20,6 @@ from minidl.layers import BatchNorm2d, Dropout
 from minidl.losses import Loss
 
 KEY = Key(11)
-
-
-@pytest.fixture(params=["cpu", "reference"])
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kernels of the CPU, and the ops' own bodies."""
-    with minidl.settings(kernels="auto" if request.param == "cpu" else "reference"):
-        yield request.param
 
 
 def fits(layer: Layer, shape: Shape) -> bool:

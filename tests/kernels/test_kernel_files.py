@@ -20,6 +20,7 @@ MACHINERY = {
     "__init__",
     "blas",
     "compiled",
+    "cuda",
     "frozen",
     "geometry",
     "im2col",
@@ -30,6 +31,7 @@ MACHINERY = {
     "winograd",
 }
 STEMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in MACHINERY)
+ON_GPU = [stem for stem in STEMS if stem.endswith("_cuda")]
 ALLOWED = {
     "minidl.window",
     "minidl.arrays",
@@ -52,14 +54,14 @@ def public_functions(module):
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_kernel_has_its_op(stem):
     kernels = public_functions(importlib.import_module(f"minidl.kernels.{stem}"))
-    ops = importlib.import_module(f"minidl.ops.{stem}")
+    ops = importlib.import_module(f"minidl.ops.{stem.removesuffix('_cuda')}")
     assert kernels
     for name, kernel in kernels.items():
         op = getattr(ops, name)
         assert isinstance(op, accelerated)
         parameters = list(inspect.signature(kernel).parameters.values())
         if parameters[-1].name == "algorithm":
-            assert parameters.pop().default in CHOICES[stem]
+            assert parameters.pop().default in CHOICES[stem.removesuffix("_cuda")]
         assert parameters == list(inspect.signature(op.reference).parameters.values())
 
 
@@ -83,6 +85,8 @@ def imports(node):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_kernels_import_nothing_above_them(path):
     for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        if (path.stem, name) == ("cuda", "cupy"):
+            continue  # where there is a GPU, and not before
         assert name in ALLOWED or name.split(".")[0] in ALLOWED or name.startswith("minidl.kernels"), name
 
 

@@ -1,0 +1,353 @@
+"""CUDA kernels: from a `.cu` file to a launch.
+
+A kernel is a template, `template <typename real, int V> __global__ void relu_gradient(const real* dy, …)`, and is
+compiled for the types of a call when they first occur. What it takes is read from its declaration: a pointer takes a
+contiguous array of that dtype, None or a number is converted to the type that stands there. A launch that would pass
+four bytes where the kernel expects eight is so refused with an error, and not found in wrong results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from minidl.arrays import Array, DTypeLike, array_module, is_array
+from minidl.errors import ArgumentError, DTypeError, KernelError, told
+from minidl.window import Window
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("--std=c++17",)
+REALS = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+INDICES = {"uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t"}
+NUMBERS: dict[str, type] = {
+    "bool": np.bool_,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "long long": np.int64,
+    "float": np.float32,
+    "double": np.float64,
+}
+WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"  # as in kernels/minidl.cuh
+GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
+THREADS = 256  # of a block, where nothing speaks for another number
+VECTOR = 16  # bytes that one instruction moves at most
+
+Grid: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a kernel: `const real* x` is the pointer x to real."""
+
+    type: str
+    name: str
+    pointer: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a file declares.
+
+    template: the names of its parameters, in order, each with the values that it may take.
+    """
+
+    stem: str
+    name: str
+    template: tuple[tuple[str, tuple[str, ...]], ...]
+    parameters: tuple[Parameter, ...]
+
+    def instances(self) -> Iterator[tuple[str, ...]]:
+        """Every combination of template arguments: V is 1, or as many numbers as make 16 bytes."""
+        names = [name for name, _ in self.template]
+        for values in product(*(values for _, values in self.template)):
+            chosen = dict(zip(names, values, strict=True))
+            if "V" not in chosen:
+                yield values
+            else:
+                size = np.dtype(_real_dtype(chosen["real"])).itemsize
+                for V in (1, VECTOR // size):
+                    yield tuple(str(V) if name == "V" else value for name, value in chosen.items())
+
+    def spelled(self, arguments: Sequence[str]) -> str:
+        """An instance as C++ names it: `relu_gradient<float, 4>`."""
+        return f"{self.name}<{', '.join(arguments)}>" if arguments else self.name
+
+
+class Backend(Protocol):
+    """What compiles and runs kernels: CuPy, or in tests, a compiler for the CPU."""
+
+    def holds(self, x: object) -> bool:
+        """Whether its kernels can compute on the array."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
+        """An array for a kernel to fill."""
+
+    def launch(
+        self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
+    ) -> None:
+        """Run it for a grid of blocks of threads. The arguments are arrays, and numbers of the types declared."""
+
+
+class Source:
+    """A `.cu` file and its kernels.
+
+    >>> Source("relu").kernels["relu_gradient"].parameters[0]
+    Parameter(type='real', name='dy', pointer=True)
+    """
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """All that the file declares, by name."""
+        return _declared(self.stem)
+
+    def launch(
+        self, name: str, template: Sequence[Any], grid: int | Grid, block: int | Grid, *args: Any, shared: int = 0
+    ) -> None:
+        """Run a kernel.
+
+        template: dtypes and integers, in the order of the template's parameters.
+        args: arrays, None for an absent one, numbers, in the order of the kernel's parameters.
+        shared: bytes of dynamic shared memory.
+        Raises: ArgumentError, DTypeError for arguments that the declaration does not fit; KernelError where it does
+            not compile.
+        """
+        kernel = self.kernels[name]
+        instance = tuple(_template_argument(value) for value in template)
+        grid, block = ((size,) if isinstance(size, int) else tuple(size) for size in (grid, block))
+        _check_grid(kernel, grid, block)
+        packed = pack(kernel, instance, args)
+        if 0 not in grid:
+            _backend.launch(kernel, instance, grid, block, packed, shared)
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
+    """An array for a kernel to fill, where another lives."""
+    return _backend.empty(shape, dtype, like)
+
+
+def empty_like(x: Array) -> Array:
+    """An array of the same shape and dtype for a kernel to fill."""
+    return empty(x.shape, x.dtype, x)
+
+
+def vector(numbers: int, *arrays: Array) -> int:
+    """V: how many neighbouring numbers a thread moves at once. Rows of so many must consist of such groups, and each
+    array begin at a multiple of 16 bytes.
+
+    >>> vector(96, np.empty(96, np.float32)) in (1, 4), vector(97, np.empty(97, np.float32))
+    (True, 1)
+    """
+    V = VECTOR // arrays[0].itemsize
+    return V if numbers % V == 0 and all(address(a) % VECTOR == 0 for a in arrays) else 1
+
+
+def address(x: Array) -> int:
+    """Where in memory the array begins."""
+    return int(x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr)
+
+
+def blocks(n: int, threads: int = THREADS) -> int:
+    """How many blocks of threads `EACH` may use for n numbers: enough to fill any GPU, and no more.
+
+    >>> blocks(1000), blocks(10**9)
+    (4, 8192)
+    """
+    return min(-(-n // threads), 8192)
+
+
+def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, int]:
+    """Grid and block for (N, H, W, C) where a block takes a part of one row of pixels: blockIdx.x = n·H + h, and
+    thread blockIdx.y·blockDim.x + threadIdx.x of a row takes V channels of a pixel.
+
+    >>> rows((128, 27, 27, 96), V=4)
+    ((3456, 6), 128)
+    """
+    N, H, W, C = shape
+    width = W * (C // V)
+    threads = min(128, -(-width // 32) * 32)
+    return (N * H, -(-width // threads)), threads
+
+
+def geometry(window: Window, H: int, W: int) -> Any:
+    """A window over images of H×W pixels as the struct Geometry."""
+    (top, _), (left, _) = window.padding
+    numbers = (H, W, *window.output_size(H, W), *window.kernel, *window.stride, *window.dilation, top, left)
+    return np.array(numbers, GEOMETRY)
+
+
+def pack(kernel: Kernel, instance: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    """The arguments as the kernel's declaration wants them: arrays as they are, numbers converted to its types.
+
+    Raises: ArgumentError, DTypeError naming the parameter.
+    """
+    where = f"{kernel.stem}.cu: {kernel.spelled(instance)}"
+    if len(args) != len(kernel.parameters):
+        raise ArgumentError(f"{where}: expected {len(kernel.parameters)} arguments, got {len(args)}")
+    types = dict(zip((name for name, _ in kernel.template), instance, strict=True))
+    return [_packed(where, p, types, value) for p, value in zip(kernel.parameters, args, strict=True)]
+
+
+def _packed(where: str, parameter: Parameter, types: dict[str, str], value: Any) -> Any:
+    where = f"{where}: {parameter.name}"
+    if parameter.pointer:
+        if value is None:
+            return np.uint64(0)
+        if not is_array(value) or not _backend.holds(value):
+            raise ArgumentError(f"{where}: expected an array where the kernel computes, got {told(value)}")
+        expected = _dtype(parameter.type, types)
+        if value.dtype.name != expected:
+            raise DTypeError(f"{where}: expected {expected}, got {value.dtype.name}")
+        if not value.flags.c_contiguous:
+            raise ArgumentError(f"{where}: expected a contiguous array, got strides {value.strides}")
+        return value
+    if parameter.type == "Geometry":
+        if getattr(value, "dtype", None) != GEOMETRY:
+            raise ArgumentError(f"{where}: expected a geometry, got {told(value)}")
+        return value
+    number = np.dtype(_dtype(parameter.type, types)).type
+    if isinstance(value, bool) != (number is np.bool_) or not isinstance(value, bool | int | float | np.number):
+        raise ArgumentError(f"{where}: expected {number.__name__}, got {told(value)}")
+    if issubclass(number, np.integer):
+        limits = np.iinfo(number)
+        if int(value) != value or not limits.min <= value <= limits.max:
+            raise ArgumentError(f"{where}: expected {number.__name__}, got {value}")
+    return number(value)
+
+
+def _dtype(spelling: str, types: dict[str, str]) -> str:
+    """The NumPy name of a C++ type in an instance."""
+    if wide := re.fullmatch(r"wide<(\w+)>", spelling):
+        return "float64" if types[wide[1]] == "double" else "float32"
+    spelling = types.get(spelling, spelling)
+    names = {cpp: name for name, cpp in (REALS | INDICES).items()}
+    return names.get(spelling) or np.dtype(NUMBERS[spelling]).name
+
+
+def _real_dtype(spelling: str) -> str:
+    name = next(name for name, cpp in REALS.items() if cpp == spelling)
+    return "float16" if name == "bfloat16" else name  # of the same size
+
+
+def _template_argument(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else (REALS | INDICES)[np.dtype(value).name]
+
+
+def _check_grid(kernel: Kernel, grid: Grid, block: Grid) -> None:
+    if len(grid) > 3 or any(not 0 <= n <= most for n, most in zip(grid, ((1 << 31) - 1, 65535, 65535), strict=False)):
+        raise ArgumentError(f"{kernel.stem}.cu: {kernel.name}: no GPU has a grid of {grid} blocks")
+    if len(block) > 3 or min(block) < 1 or np.prod(block) > 1024:
+        raise ArgumentError(f"{kernel.stem}.cu: {kernel.name}: no GPU has blocks of {block} threads")
+
+
+def source(stem: str) -> str:
+    """The text of `stem.cu` with our own headers written out, which name their lines to the compiler."""
+    return _inlined(f"{stem}.cu")
+
+
+def _inlined(name: str) -> str:
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate((FOLDER / name).read_text(encoding="utf-8").splitlines(), 1):
+        header = re.fullmatch(r'#include "(.+)"', line)
+        lines += [_inlined(header[1]), f'#line {number + 1} "{name}"'] if header else [line.replace("#pragma once", "")]
+    return "\n".join(lines)
+
+
+DECLARATION = re.compile(
+    r"(?:template\s*<(?P<template>[^>]*)>\s*)?__global__\s+(?:__launch_bounds__\([^)]*\)\s+)?"
+    r"void\s+(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)"
+)
+
+
+@cache
+def _declared(stem: str) -> dict[str, Kernel]:
+    text = re.sub(r"//.*", "", (FOLDER / f"{stem}.cu").read_text(encoding="utf-8"))
+    return {
+        found["name"]: Kernel(
+            stem,
+            found["name"],
+            tuple(_template_parameter(p) for p in (found["template"] or "").split(",") if p),
+            tuple(_parameter(p) for p in found["parameters"].split(",")),
+        )
+        for found in DECLARATION.finditer(text)
+    }
+
+
+def _template_parameter(text: str) -> tuple[str, tuple[str, ...]]:
+    kind, name = text.split()
+    if kind == "bool":
+        return name, ("false", "true")
+    return name, {"real": tuple(REALS.values()), "index": tuple(INDICES.values()), "V": ("V",)}[name]
+
+
+def _parameter(text: str) -> Parameter:
+    words = text.replace("*", " * ").replace("__restrict__", "").replace("const ", "").split()
+    return Parameter(" ".join(word for word in words[:-1] if word != "*"), words[-1], "*" in words)
+
+
+class CuPy:
+    """Kernels on the GPU, through CuPy, which keeps what it compiled in its own folder on disk."""
+
+    def holds(self, x: object) -> bool:
+        """See `Backend.holds`."""
+        return is_array(x) and not isinstance(x, np.ndarray)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
+        """See `Backend.empty`."""
+        array: Array = array_module(like).empty(shape, dtype)
+        return array
+
+    def launch(
+        self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
+    ) -> None:
+        """See `Backend.launch`."""
+        _loaded(kernel.stem, kernel.spelled(instance))(grid, block, tuple(args), shared_mem=shared)
+
+
+@cache
+def _loaded(stem: str, instance: str) -> Callable[..., Any]:
+    import cupy
+
+    text = source(stem)
+    module = cupy.RawModule(code=text, options=OPTIONS, name_expressions=[instance])
+    try:
+        kernel: Callable[..., Any] = module.get_function(instance)
+    except cupy.cuda.compiler.CompileException as error:
+        raise KernelError(explained(stem, instance, str(error))) from error
+    return kernel
+
+
+def explained(stem: str, instance: str, log: str) -> str:
+    """The compiler's log, with the line that it complains of first."""
+    at = re.search(r"([\w.]+\.cuh?)\((\d+)\): error", log)
+    quoted = ""
+    if at and (FOLDER / at[1]).exists():
+        line = (FOLDER / at[1]).read_text(encoding="utf-8").splitlines()[int(at[2]) - 1]
+        quoted = f"\n{at[1]}:{at[2]}: {line.strip()}"
+    return f"{stem}.cu: {instance} does not compile{quoted}\n{log.strip()}"
+
+
+_backend: Backend = CuPy()
+
+
+@contextmanager
+def computed_by(backend: Backend) -> Iterator[None]:
+    """Let another backend run the kernels inside a `with` block: how tests do without a GPU."""
+    global _backend
+    before, _backend = _backend, backend
+    try:
+        yield
+    finally:
+        _backend = before
