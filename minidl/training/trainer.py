@@ -14,9 +14,9 @@ from typing import Any
 from minidl.arrays import Array, to_device
 from minidl.data import Dataset, Loader, Preprocessing
 from minidl.errors import NonFiniteError
-from minidl.inference import fuse
 from minidl.layer import Layer
 from minidl.losses import SoftmaxCrossEntropy
+from minidl.precision import MixedPrecision, working
 from minidl.random import Key
 from minidl.training.config import Config
 from minidl.training.metrics import Tally, evaluate
@@ -48,7 +48,7 @@ class Trainer:
         save: Callable[[Trainer], None] = lambda trainer: None,
     ) -> None:
         self.net = net.to(config.device, config.dtype)
-        self.fused = fuse(self.net)  # the same parameters
+        self.working = working(self.net, config.precision)  # it computes, over the same parameters
         self.dataset, self.preprocessing, self.config = dataset, preprocessing, config
         self.reporter = reporter or Reporter()
         self.stop, self.log, self.save = stop, log, save
@@ -153,7 +153,7 @@ class Trainer:
         device, lr = self.config.device, self.schedule.lr(step)
         try:
             loss, logits = train_step(
-                self.fused, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
+                self.working, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
                 self.key.at(step),
             )  # fmt: skip
         except NonFiniteError as error:
@@ -185,6 +185,7 @@ class Trainer:
             "tally": self.tally.to_dict(),
             "history": self.history,
             "schedule": self.schedule.history,
+            "loss_scale": self.working.state() if isinstance(self.working, MixedPrecision) else {},
         }
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
@@ -202,3 +203,5 @@ class Trainer:
         self.tally = Tally(**state["tally"])
         for step, error in state["schedule"]:
             self.schedule = self.schedule.observed(step, error)
+        if isinstance(self.working, MixedPrecision):
+            self.working.restore(state["loss_scale"])
