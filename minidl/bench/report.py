@@ -84,8 +84,9 @@ def net_title(found: Figures) -> str:
 def op_rows(found: Figures) -> Rows:
     """A row for each run of each op, with its ratio to each peer."""
     peers: list[str] = found["peers"]
+    queued = ["launches"] if found["device"] != "cpu" else []
     columns = [title for peer in peers for title in (peer, "quartiles")]
-    rows = [["", "ms", "fastest ms", "GFLOP/s", "GB/s", "of limit", *columns]]
+    rows = [["", "ms", "fastest ms", "GFLOP/s", "GB/s", "of limit", *queued, *columns]]
     for op in found["ops"]:
         rows.append([op_label(op), *[""] * (len(rows[0]) - 1)])
         for name, run in op["runs"].items():
@@ -93,7 +94,8 @@ def op_rows(found: Figures) -> Rows:
             rates = [f"{run['gflop_per_s']:.1f}", f"{run['gb_per_s']:.1f}"]
             share = f"{run['share_of_limit']:.0%} {run['limit']}"
             ratios = [cell for peer in peers for cell in _ratio(run["peers"].get(peer))]
-            rows.append([f"  {name}", *times, *rates, share, *ratios])
+            launches = [_optional("{:.0%}", run["launch_share"]) for _ in queued]
+            rows.append([f"  {name}", *times, *rates, share, *launches, *ratios])
     return rows
 
 
