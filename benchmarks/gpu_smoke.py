@@ -1,0 +1,239 @@
+"""Every CUDA kernel once, at small odd shapes: python benchmarks/gpu_smoke.py [--device cuda]
+
+Each op runs on the device in each dtype, with numbers of channels that vectors of 16 bytes divide and that they do
+not, and its results are held against those of its own body, on the CPU in float64. Then each layer and loss of the
+catalogue, forward and backward. Fails where two differ, and where a kernel of kernels/*.cu was not run.
+
+NVIDIA's compute-sanitizer can watch it. Memory comes from the driver and not from CuPy's pool, so that it sees the
+bounds of each array.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from minidl import Key, settings
+from minidl.arrays import Array, array_module, float_dtype, is_array, parse_device, to_device, to_host
+from minidl.catalogue import LAYERS, LOSSES
+from minidl.errors import MinidlError
+from minidl.kernels import cuda
+from minidl.ops import (
+    adamw,
+    avg_pool2d,
+    channel_sum,
+    conv2d,
+    dropout,
+    linear,
+    local_response_norm,
+    max_pool2d,
+    relu,
+    sgd,
+    softmax,
+    softmax_cross_entropy,
+)
+from minidl.window import Window
+
+TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "float16": 2.0**-7, "bfloat16": 2.0**-4}  # of the largest result
+KEY = Key(3)
+Case = tuple[Any, tuple[Any, ...]]  # an op and its arguments
+
+
+def cases(dtype: str) -> Iterator[Case]:
+    generator = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Array:
+        return generator.standard_normal(shape).astype(float_dtype(dtype))
+
+    for C in 3, 8, 16:
+        x = normal(2, 7, 5, C)
+        for window in Window.of(3, stride=2), Window.of((3, 2), stride=(2, 1), padding=((1, 0), (0, 1))), Window.of(1):
+            shape = (2, *window.output_size(7, 5), C)
+            yield conv2d.im2col, (x, window)
+            yield conv2d.col2im, (normal(*shape[:3], *window.kernel, C), x.shape, window)
+            winners = max_pool2d.max_pool2d.reference(x, window)[1]
+            yield max_pool2d.max_pool2d, (x, window)
+            yield max_pool2d.max_pool2d_gradient, (normal(*shape), winners, x.shape, window)
+            yield avg_pool2d.avg_pool2d, (x, window, False)
+            yield avg_pool2d.avg_pool2d_gradient, (normal(*shape), x.shape, window, False)
+            for O, groups in (C, 1), (7, 1), (C, C if C == 3 else 2):
+                weight, bias, dy = normal(*window.kernel, C // groups, O), normal(O), normal(*shape[:3], O)
+                yield conv2d.conv2d, (x, weight, bias, window, groups, True)
+                yield conv2d.conv2d, (x, weight, None, window, groups)
+                yield conv2d.conv2d_input_gradient, (dy, weight, x.shape, window, groups)
+                yield conv2d.conv2d_weight_gradient, (x, dy, window, groups)
+        for size, groups in (5, 1), (4, 1), (3, C if C == 3 else 2):
+            constants = size, 0.5, 0.75, 0.7, groups
+            yield local_response_norm.local_response_norm, (x, *constants)
+            yield local_response_norm.local_response_norm_gradient, (normal(*x.shape), x, *constants)
+        yield relu.relu, (x,)
+        yield relu.relu_gradient, (normal(*x.shape), x)
+        yield channel_sum.channel_sum, (x,)
+        yield channel_sum.channel_dot, (x, normal(*x.shape))
+        yield dropout.dropout, (x, 0.4, KEY)
+        for rows, columns in (5, C), (3, 1037):
+            a, weight, b = normal(rows, columns), normal(columns, C), normal(rows, C)
+            yield linear.linear, (a, weight, normal(C), True)
+            yield linear.linear, (a, weight, None)
+            yield linear.linear_input_gradient, (b, weight)
+            yield linear.linear_weight_gradient, (a, b)
+            for op in softmax.softmax, softmax.log_softmax:
+                yield op, (a,)
+            p, log_p = (
+                op.reference(a.astype(np.float64)).astype(a.dtype) for op in (softmax.softmax, softmax.log_softmax)
+            )
+            yield softmax.softmax_gradient, (normal(*a.shape), p)
+            yield softmax.log_softmax_gradient, (normal(*a.shape), log_p)
+            labels, class_weights = generator.integers(-1, columns, rows), abs(normal(columns))
+            for smoothing in 0.0, 0.1:
+                yield softmax_cross_entropy.softmax_cross_entropy, (a, labels, class_weights, smoothing)
+                arguments = normal(rows), log_p, labels, class_weights, smoothing
+                yield softmax_cross_entropy.softmax_cross_entropy_gradient, arguments
+        value, gradient, first, second = (normal(11, C) for _ in range(4))
+        for nesterov in False, True:
+            for op in sgd.sgd_paper, sgd.sgd_torch:
+                yield op, (value.copy(), gradient, first.copy(), 0.01, 0.9, 5e-4, nesterov)
+        yield adamw.adamw, (value, gradient, first, abs(second), 3, 0.01, 0.9, 0.999, 1e-4, 0.01)
+
+
+def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str) -> float:
+    """How far an op's results are from those of its body, in units of what is allowed."""
+    there = [to_device(x.copy(), device) if is_array(x) else x for x in arguments]
+    here = [x.astype(np.float64) if is_array(x) and x.dtype.kind not in "iu" else x for x in arguments]
+    found, expected = op(*there), op.reference(*here)
+    if found is None:  # it has written into its arguments
+        found, expected = ([x for x in values if is_array(x)] for values in (there, here))
+    return largest_error(found, expected, dtype)
+
+
+def largest_error(found: Any, expected: Any, dtype: str, least: float = 0.1) -> float:
+    """‖a − b‖∞ / ‖b‖∞ of the worst pair of arrays, in units of the tolerance; whole numbers must be equal.
+
+    least: stands for a norm that is smaller, such as that of the gradient of a bias that has no influence.
+    """
+    if isinstance(found, tuple | list):
+        return max((largest_error(a, b, dtype, least) for a, b in zip(found, expected, strict=True)), default=0.0)
+    a, b = np.asarray(to_host(found) if is_array(found) else found), np.asarray(expected)
+    if a.shape != b.shape or not (a.dtype.kind in "iu" or np.isfinite(a.astype(np.float64)).all()):
+        return float("inf")
+    if a.dtype.kind in "iu":
+        return 0.0 if (a == b).all() else float("inf")
+    error = np.abs(a.astype(np.float64) - b).max(initial=0)
+    return float(error / np.abs(b).max(initial=least) / TOLERANCES[dtype])
+
+
+def check_layer(line: str, device: str, dtype: str) -> float:
+    """y, dx and all gradients of a layer, held against those of the plain bodies on the CPU in float64."""
+    make, shape = LAYERS[line]
+    generator, rounded = np.random.default_rng(1), make().to(dtype=dtype)
+    x = generator.standard_normal(shape).astype(float_dtype(dtype))
+    dy = generator.standard_normal((len(x), *rounded.output_shape(shape[1:]))).astype(x.dtype)
+
+    def passes(where: str, kind: str) -> list[Array]:
+        layer = deepcopy(rounded).to(where, kind)
+        y, cache = layer.forward(to_device(x.astype(float_dtype(kind)), where), train=True, key=KEY)
+        dx = layer.backward(to_device(dy.astype(float_dtype(kind)), where), cache)
+        return [y, dx, *(parameter.grad for parameter in layer.parameters().values())]
+
+    found = passes(device, dtype)
+    with settings(kernels="reference"):
+        return largest_error(found, passes("cpu", "float64"), dtype, least=1.0)
+
+
+def check_loss(line: str, device: str, dtype: str) -> float:
+    """The value and the gradient of a loss."""
+    make, shape, targets = LOSSES[line]
+    generator = np.random.default_rng(1)
+    outputs = generator.standard_normal(shape).astype(dtype)
+    targets = generator.standard_normal(targets).astype(dtype) if isinstance(targets, tuple) else np.array(targets)
+
+    def passes(where: str, kind: str) -> list[Array]:
+        loss, aims = make(), targets.astype(kind) if targets.dtype.kind == "f" else targets
+        value, cache = loss.forward(to_device(outputs.astype(kind), where), to_device(aims, where))
+        return [value, loss.backward(cache)]
+
+    found = passes(device, dtype)
+    with settings(kernels="reference"):
+        return largest_error(found, passes("cpu", "float64"), dtype)
+
+
+class Recorder:
+    """A backend that notes which kernels it launches."""
+
+    def __init__(self, backend: cuda.Backend) -> None:
+        self.backend, self.launched = backend, set[tuple[str, str]]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def launch(self, kernel: cuda.Kernel, *arguments: Any) -> None:
+        self.launched.add((kernel.stem, kernel.name))
+        self.backend.launch(kernel, *arguments)
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    recorder = Recorder(cuda._backend)
+    with cuda.computed_by(recorder):
+        yield recorder
+
+
+def declared() -> set[tuple[str, str]]:
+    """All kernels that there are."""
+    stems = [path.stem for path in cuda.FOLDER.glob("*.cu")]
+    return {(stem, name) for stem in stems for name in cuda.Source(stem).kernels}
+
+
+def smoke(device: str, dtypes: Sequence[str]) -> tuple[int, list[str], set[tuple[str, str]]]:
+    """How many checks were made, what they complain of, and the kernels that ran."""
+    complaints, count = [], 0
+    with recording() as recorder:
+        for dtype in dtypes:
+            todo = [(op.name, check_op, (op, arguments, device, dtype)) for op, arguments in cases(dtype)]
+            todo += [(line, check_layer, (line, device, dtype)) for line in LAYERS]
+            todo += [(line, check_loss, (line, device, dtype)) for line in LOSSES if dtype in ("float32", "float64")]
+            for name, check, arguments in todo:
+                count += 1
+                try:
+                    error = check(*arguments)
+                    complaint = f"{error:.1f} times the error that is allowed" if not error <= 1 else ""
+                except Exception as failure:  # told, and the others go on
+                    complaint = f"{type(failure).__name__}: {failure}"
+                if complaint:
+                    shapes = ", ".join(str(a.shape) if is_array(a) else str(a) for a in flat(arguments[:-2]))
+                    complaints.append(f"{name} of {shapes} in {dtype}: {complaint}")
+    return count, complaints, recorder.launched
+
+
+def flat(arguments: Any) -> list[Any]:
+    return [inner for a in arguments for inner in (flat(a) if isinstance(a, tuple) else [a]) if not callable(inner)]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, where no kernel need run")
+    parser.add_argument("--dtype", action="append", choices=TOLERANCES, help="only this; repeatable")
+    options = parser.parse_args(words)
+    try:
+        device = parse_device(options.device)
+    except MinidlError as error:
+        print(error)
+        return 2
+    if device != "cpu":
+        array_module(to_device(np.zeros(1), device)).cuda.set_allocator(None)
+    count, complaints, launched = smoke(device, options.dtype or list(TOLERANCES))
+    missing = sorted(declared() - launched) if device != "cpu" else []
+    complaints += [f"{stem}.cu: {name} was not run" for stem, name in missing]
+    print(*complaints, sep="\n", end="\n" if complaints else "")
+    print(f"{count} checks on {device}, {len(launched)} kernels, {len(complaints)} complaints")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
