@@ -37,7 +37,7 @@ NUMBERS: dict[str, type] = {
 }
 WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"  # as in kernels/minidl.cuh
 GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
-THREADS = 256  # of a block, where nothing speaks for another number
+THREADS = 256  # of a block, where nothing speaks for another number; as in kernels/minidl.cuh
 VECTOR = 16  # bytes that one instruction moves at most
 
 Grid: TypeAlias = tuple[int, ...]
@@ -177,6 +177,18 @@ def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, int]:
     width = W * (C // V)
     threads = min(128, -(-width // 32) * 32)
     return (N * H, -(-width // threads)), threads
+
+
+def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
+    """For rows of C channels: how many blocks stand side by side along a row, and a block's threads (along the row,
+    rows). A thread takes V channels.
+
+    >>> across(96, V=4), across(4096, V=4)
+    ((1, (24, 10)), (4, (256, 1)))
+    """
+    wide = -(-(C // V) // THREADS)
+    threads = -(-(C // V) // wide)
+    return wide, (threads, THREADS // threads)
 
 
 def geometry(window: Window, H: int, W: int) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from helpers import same
 
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
+from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
 from minidl.window import Window
 
 DTYPES = ["float32", "float64", "float16", ml_dtypes.bfloat16]
@@ -72,3 +73,36 @@ def test_avg_pool2d_of_an_empty_batch():
     y = avg_pool2d(x, window)
     assert y.shape == (0, 3, 3, 4)
     assert avg_pool2d_gradient(y, x.shape, window).shape == x.shape
+
+
+# --- local response normalisation -------------------------------------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize(
+    ("shape", "size", "beta", "groups"),
+    [
+        ((2, 3, 5, 96), 5, 0.75, 1),
+        ((3, 3, 32), 4, 0.75, 2),
+        ((7, 15), 3, 0.6, 1),
+        ((2, 15), 9, 0.75, 3),
+        ((5,), 1, 0.75, 1),
+        ((4, 9), 50, 0.75, 1),
+        ((3, 521), 5, 0.75, 1),  # longer than a block is wide: neighbours send across its edge
+        ((2, 4112), 6, 0.75, 1),
+        ((1, 2, 600), 1000, 0.75, 1),
+        ((0, 4, 8), 5, 0.75, 1),
+    ],
+)  # fmt: skip
+def test_local_response_norm(shape, size, beta, groups, dtype):
+    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(dtype)
+    for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
+        settings = size, 0.25, beta, 2, groups
+        close(op(*arrays, *settings), op.reference(*(a.astype("float64") for a in arrays), *settings), dtype)
+
+
+@pytest.mark.parametrize("C", [96, 97])
+def test_local_response_norm_in_the_last_digits(C):
+    x, dy = np.random.default_rng(0).normal(size=(2, 3, C)) * 50
+    for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
+        np.testing.assert_allclose(op(*arrays, 5, 1e-4, 0.75, 2), op.reference(*arrays, 5, 1e-4, 0.75, 2), rtol=1e-13)
