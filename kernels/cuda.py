@@ -191,6 +191,22 @@ def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
     return wide, (threads, THREADS // threads)
 
 
+def shares(rows: int, C: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for `each_row` of kernels/channels.cuh: shares of the rows × parts of a row. How many shares there
+    are depends on the shape alone, and with it the order in which they are added up.
+
+    >>> shares(128 * 27 * 27, 96, V=4), shares(128, 4096, V=4)
+    (((1024, 1), (24, 10)), ((16, 4), (256, 1)))
+    """
+    wide, (threads, block_rows) = across(C, V)
+    return (min(1024, -(-rows // (8 * block_rows))), wide), (threads, min(block_rows, max(rows, 1)))
+
+
+def over_channels(C: int, shares: int) -> tuple[Grid, Grid]:
+    """Grid and block for `add_shares` of kernels/channels.cuh."""
+    return (-(-C // 8),), (8, min(THREADS // 8, max(shares, 1)))
+
+
 def geometry(window: Window, H: int, W: int) -> Any:
     """A window over images of H×W pixels as the struct Geometry."""
     (top, _), (left, _) = window.padding
@@ -222,7 +238,7 @@ def _packed(where: str, parameter: Parameter, types: dict[str, str], value: Any)
             raise DTypeError(f"{where}: expected {expected}, got {value.dtype.name}")
         if not value.flags.c_contiguous:
             raise ArgumentError(f"{where}: expected a contiguous array, got strides {value.strides}")
-        return value
+        return value if value.size else np.uint64(0)
     if parameter.type == "Geometry":
         if getattr(value, "dtype", None) != GEOMETRY:
             raise ArgumentError(f"{where}: expected a geometry, got {told(value)}")

@@ -45,7 +45,7 @@ class Fault:
 CONV2D, LINEAR = "minidl/ops/conv2d.py", "minidl/ops/linear.py"
 LRN, SOFTMAX = "minidl/ops/local_response_norm.py", "minidl/ops/softmax.py"
 MAX_POOL2D, AVG_POOL2D = "minidl/ops/max_pool2d.py", "minidl/ops/avg_pool2d.py"
-BATCH_NORM2D, LOSSES, COMBINE = "minidl/layers/batch_norm2d.py", "minidl/losses.py", "minidl/combine.py"
+BATCH_NORM2D, LOSSES, COMBINE = "minidl/ops/batch_norm2d.py", "minidl/losses.py", "minidl/combine.py"
 
 # fmt: off
 FAULTS = (
