@@ -2,9 +2,9 @@
 #include "minidl.cuh"
 #include "channels.cuh"
 
-// x (rows, C) → partials (shares, 2, C): Σ d and Σ d², where d = x − x₀ and x₀ is the channel's first number. Then
-// var = Σ d²/m − (Σ d/m)² loses nothing to speak of: as x₀ is one of the m numbers, Σ d² is at most 2m² times var, and
-// the sums are in float64.
+// x (rows, C) → partials (shares, 2, C): Σ d and Σ d², where d = x − x₀ and x₀ is the channel's first number. In float64
+// one pass is then enough: var = Σ d²/m − (Σ d/m)² cancels little, as x₀ is itself one of the m numbers, and so the
+// second term at most m times var; and nothing at all where a channel is constant.
 template <typename real, int V>
 __global__ void batch_sums(const real* __restrict__ x, double* __restrict__ partials, long long rows, int C) {
     int c = first_channel(V);
@@ -66,8 +66,8 @@ __global__ void gradient_sums(const real* __restrict__ dy, const real* __restric
         Pack<real, V> given = load<real, V>(dy + i), a = load<real, V>(x + i);
 #pragma unroll
         for (int v = 0; v < V; v++) {
-            sums[0][v] += widen(given.at[v]) * ((widen(a.at[v]) - m.at[v] - r.at[v]) * s.at[v]);
-            sums[1][v] += widen(given.at[v]);
+            double term = widen(given.at[v]);
+            sums[0][v] += term * ((widen(a.at[v]) - m.at[v] - r.at[v]) * s.at[v]), sums[1][v] += term;
         }
     });
 }

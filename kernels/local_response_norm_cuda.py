@@ -24,9 +24,7 @@ def local_response_norm_gradient(
     return dx
 
 
-def _launch(
-    name: str, arrays: tuple[Array, ...], size: int, scale: float, beta: float, k: float, groups: int
-) -> None:
+def _launch(name: str, arrays: tuple[Array, ...], size: int, scale: float, beta: float, k: float, groups: int) -> None:
     x = arrays[0]
     C = x.shape[-1] // groups
     rows, V = x.size // C, vector(C, *arrays)

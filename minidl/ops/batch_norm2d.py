@@ -51,8 +51,9 @@ def batch_norm2d_input_gradient(
     dy and x (N, H, W, C), the others (C,) → dx as x.
     """
     m = x.dtype.type(x.size // x.shape[-1])
-    normalised = _normalised(x, mean, rest, inv_std)
-    dx: NHWC = (gamma * inv_std) * (dy - dbeta / m - normalised * (dgamma / m))
+    dx = dy - dbeta / m
+    dx -= _normalised(x, mean, rest, inv_std) * (dgamma / m)
+    dx *= gamma * inv_std
     return dx
 
 

@@ -9,6 +9,13 @@ import pytest
 from helpers import same
 
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
+from minidl.ops.batch_norm2d import (
+    batch_norm2d,
+    batch_norm2d_input_gradient,
+    batch_norm2d_parameter_gradients,
+    batch_statistics,
+)
+from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
 from minidl.window import Window
 
@@ -28,11 +35,11 @@ def small_integers(*shape, dtype, seed=0):
     return np.random.default_rng(seed).integers(-4, 4, shape, endpoint=True).astype(dtype)
 
 
-def close(found, expected, dtype):
-    """Within a rounding or two of the dtype, where `expected` is float64."""
+def close(found, expected, dtype, terms=1.0):
+    """Within a rounding or two of the dtype, where `expected` is float64: of it, or of the terms that it sums up."""
     assert found.dtype == dtype
     bound = 4 * float(ml_dtypes.finfo(dtype).eps)
-    np.testing.assert_allclose(found.astype("float64"), expected, rtol=bound, atol=bound)
+    np.testing.assert_allclose(found.astype("float64"), expected, rtol=bound, atol=bound * terms)
 
 
 # --- average pooling --------------------------------------------------------------------------------------------------
@@ -106,3 +113,95 @@ def test_local_response_norm_in_the_last_digits(C):
     x, dy = np.random.default_rng(0).normal(size=(2, 3, C)) * 50
     for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
         np.testing.assert_allclose(op(*arrays, 5, 1e-4, 0.75, 2), op.reference(*arrays, 5, 1e-4, 0.75, 2), rtol=1e-13)
+
+
+# --- sums over everything but the channels ----------------------------------------------------------------------------
+
+SHAPES = [
+    (2, 5, 7, 96),
+    (3, 4, 7),
+    (700, 3),
+    (16,),
+    (2, 1031),
+    (1, 4112),
+    (0, 3, 8),
+]  # one row; rows wider than a block
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", SHAPES)
+def test_channel_sums_of_integers(shape, dtype):
+    x, y = small_integers(2, *shape, dtype=dtype)
+    for op, arrays in (channel_sum, (x,)), (channel_dot, (x, y)):
+        total = op(*arrays)
+        same(total, op.reference(*(a.astype("float64") for a in arrays)).astype(dtype))
+
+
+def test_channel_sums_are_in_float64():
+    x = np.full((30_000, 1), 0.1, "float32")
+    x[0] = 1e7
+    same(channel_sum(x), channel_sum.reference(x))
+    same(channel_dot(x, np.ones_like(x)), channel_dot.reference(x, np.ones_like(x)))
+
+
+# --- batch normalisation ----------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [(2, 5, 7, 96), (3, 4, 7, 5), (5, 1, 1, 600), (2, 1, 1, 2056), (300, 2, 2, 1)])
+def test_batch_norm2d(shape, dtype):
+    random = np.random.default_rng(0)
+    x, dy = random.normal(0.5, 1, (2, *shape)).astype(dtype)
+    gamma, beta, dgamma, dbeta = random.normal(size=(4, shape[-1])).astype(dtype)
+    mean, rest, var = batch_statistics(x)
+    exact = x.astype("float64")
+    close(mean, exact.mean(axis=(0, 1, 2)), dtype)
+    close(var, exact.var(axis=(0, 1, 2)), dtype, terms=10)  # squares of distances from a number 3 deviations off
+    np.testing.assert_allclose(
+        mean.astype("float64") + rest.astype("float64"), exact.mean(axis=(0, 1, 2)), rtol=1e-5, atol=1e-15
+    )
+    inv_std = (1 / np.sqrt(var.astype("float64") + 0.1)).astype(dtype)
+    for op, arrays in [
+        (batch_norm2d, (x, mean, rest, inv_std, gamma, beta)),
+        (batch_norm2d_input_gradient, (dy, x, mean, rest, inv_std, gamma, dgamma, dbeta)),
+    ]:
+        close(op(*arrays), op.reference(*(a.astype("float64") for a in arrays)), dtype)
+    arrays = dy, x, mean, rest, inv_std
+    for found, expected in zip(
+        batch_norm2d_parameter_gradients(*arrays),
+        batch_norm2d_parameter_gradients.reference(*(a.astype("float64") for a in arrays)),
+        strict=True,
+    ):
+        close(found, expected, dtype, terms=x.size / shape[-1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [0.1, -7.3, 1e30])
+def test_a_constant_channel_has_no_variance(value, dtype):
+    x = np.full((3, 4, 4, 8), value, dtype)
+    mean, rest, var = batch_statistics(x)
+    same(mean, x[0, 0, 0])
+    assert not rest.any()
+    assert not var.any()
+
+
+def test_the_statistics_of_an_outlier():
+    """In float32, where the number from which all distances are measured is a million deviations off."""
+    x = np.random.default_rng(0).normal(size=(8, 20, 20, 4)).astype("float32")
+    x[0, 0, 0] = 1e6
+    exact = x.astype("float64")
+    mean, rest, var = batch_statistics(x)
+    np.testing.assert_allclose(mean.astype("float64") + rest, exact.mean(axis=(0, 1, 2)), rtol=1e-11)
+    np.testing.assert_allclose(var, exact.var(axis=(0, 1, 2)), rtol=1e-7)
+
+
+def test_a_large_mean_and_a_small_deviation():
+    """Mean 10⁴ and deviation 10⁻² in float32: the mean in two numbers leaves nothing of it."""
+    x = (1e4 + 1e-2 * np.random.default_rng(3).standard_normal((8, 20, 20, 4))).astype("float32")
+    exact = x.astype("float64")
+    mean, rest, var = batch_statistics(x)
+    np.testing.assert_allclose(var, exact.var(axis=(0, 1, 2)), rtol=1e-6)
+    ones = np.ones(4, "float32")
+    y = batch_norm2d(x, mean, rest, 1 / np.sqrt(var), ones, 0 * ones)
+    centred = exact - exact.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(y, centred / exact.std(axis=(0, 1, 2)), atol=1e-5)
