@@ -1,4 +1,4 @@
-// Average pooling. See minidl/ops/avg_pool2d.py. A block takes part of a row of pixels, a thread V channels of one pixel.
+// Average pooling. See minidl/ops/avg_pool2d.py. A block takes part of a row of pixels, a thread V channels of a pixel.
 #include "minidl.cuh"
 
 // How many of the K taps start, start + D, … lie before `end`
@@ -6,8 +6,8 @@ __device__ __forceinline__ int taps_before(int end, int start, int K, int D) {
     return min(max((end - start + D - 1) / D, 0), K);
 }
 
-// How many taps of output (oh, ow) count, by rows and by columns: those from −above to H + below − 1, and from −before
-// to W + after − 1. These four are the padding where that counts, else 0.
+// How many taps of output (oh, ow) count, by rows and by columns: those at −above … H + below − 1, and at −before …
+// W + after − 1. These four are the padding where that counts, else 0.
 struct Counting {
     Geometry g;
     int above, below, before, after;

@@ -2,9 +2,9 @@
 #include "minidl.cuh"
 #include "channels.cuh"
 
-// x (rows, C) → partials (shares, 2, C): Σ d and Σ d², where d = x − x₀ and x₀ is the channel's first number. In float64
-// one pass is then enough: var = Σ d²/m − (Σ d/m)² cancels little, as x₀ is itself one of the m numbers, and so the
-// second term at most m times var; and nothing at all where a channel is constant.
+// x (rows, C) → partials (shares, 2, C): Σ d and Σ d², where d = x − x₀ and x₀ is the channel's first number. In
+// float64 one pass is then enough: var = Σ d²/m − (Σ d/m)² cancels little, as x₀ is itself one of the m numbers, and so
+// the second term at most m times var; and nothing at all where a channel is constant.
 template <typename real, int V>
 __global__ void batch_sums(const real* __restrict__ x, double* __restrict__ partials, long long rows, int C) {
     int c = first_channel(V);

@@ -1,6 +1,6 @@
-// Rows of C channels: the loop over them, and sums over them for each channel, in float64 and in an order that depends on
-// the shape alone. Include it behind minidl.cuh. The grid is that of `shares` in kernels/cuda.py: block (b, t) takes the
-// b-th share of the rows and the t-th part of the channels, a thread V channels of every blockDim.y-th row.
+// Rows of C channels: the loop over them, and sums over them for each channel, in float64 and in an order that depends
+// on the shape alone. Include it behind minidl.cuh. The grid is that of `shares` in kernels/cuda.py: block (b, t) takes
+// the b-th share of the rows and the t-th part of the channels, a thread V channels of every blockDim.y-th row.
 
 __device__ __forceinline__ int first_channel(int V) { return (blockIdx.y * blockDim.x + threadIdx.x) * V; }
 

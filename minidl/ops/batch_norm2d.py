@@ -51,7 +51,7 @@ def batch_norm2d_input_gradient(
     dy and x (N, H, W, C), the others (C,) → dx as x.
     """
     m = x.dtype.type(x.size // x.shape[-1])
-    dx = dy - dbeta / m
+    dx: NHWC = dy - dbeta / m
     dx -= _normalised(x, mean, rest, inv_std) * (dgamma / m)
     dx *= gamma * inv_std
     return dx
