@@ -37,7 +37,7 @@ NUMBERS: dict[str, type] = {
 }
 WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"  # as in kernels/minidl.cuh
 GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
-THREADS = 256  # of a block, where nothing speaks for another number
+THREADS = 256  # of a block, where nothing speaks for another number; as in kernels/minidl.cuh
 VECTOR = 16  # bytes that one instruction moves at most
 
 Grid: TypeAlias = tuple[int, ...]
@@ -179,6 +179,34 @@ def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, int]:
     return (N * H, -(-width // threads)), threads
 
 
+def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
+    """For rows of C channels: how many blocks stand side by side along a row, and a block's threads (along the row,
+    rows). A thread takes V channels.
+
+    >>> across(96, V=4), across(4096, V=4)
+    ((1, (24, 10)), (4, (256, 1)))
+    """
+    wide = -(-(C // V) // THREADS)
+    threads = -(-(C // V) // wide)
+    return wide, (threads, THREADS // threads)
+
+
+def shares(rows: int, C: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for `each_row` of kernels/channels.cuh: shares of the rows × parts of a row. How many shares there
+    are depends on the shape alone, and with it the order in which they are added up.
+
+    >>> shares(128 * 27 * 27, 96, V=4), shares(128, 4096, V=4)
+    (((1024, 1), (24, 10)), ((16, 4), (256, 1)))
+    """
+    wide, (threads, block_rows) = across(C, V)
+    return (min(1024, -(-rows // (8 * block_rows))), wide), (threads, min(block_rows, max(rows, 1)))
+
+
+def over_channels(C: int, shares: int) -> tuple[Grid, Grid]:
+    """Grid and block for `add_shares` of kernels/channels.cuh."""
+    return (-(-C // 8),), (8, min(THREADS // 8, max(shares, 1)))
+
+
 def geometry(window: Window, H: int, W: int) -> Any:
     """A window over images of H×W pixels as the struct Geometry."""
     (top, _), (left, _) = window.padding
@@ -210,7 +238,7 @@ def _packed(where: str, parameter: Parameter, types: dict[str, str], value: Any)
             raise DTypeError(f"{where}: expected {expected}, got {value.dtype.name}")
         if not value.flags.c_contiguous:
             raise ArgumentError(f"{where}: expected a contiguous array, got strides {value.strides}")
-        return value
+        return value if value.size else np.uint64(0)
     if parameter.type == "Geometry":
         if getattr(value, "dtype", None) != GEOMETRY:
             raise ArgumentError(f"{where}: expected a geometry, got {told(value)}")

@@ -28,6 +28,8 @@ template <typename real, int V> __device__ __forceinline__ void store(real* p, c
     *reinterpret_cast<Pack<real, V>*>(p) = values;
 }
 
+constexpr int THREADS = 256;  // of a block at most, as in kernels/cuda.py
+
 // Each thread of a one-dimensional grid takes every (number of threads)-th i below n.
 #define EACH(i, n)                                                                     \
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < (n); \
