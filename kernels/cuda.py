@@ -147,15 +147,15 @@ def empty_like(x: Array) -> Array:
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """out = a · b for matrices of one dtype, summed in at least float32: a product of cuBLAS, as CuPy calls it.
 
-    Raises: ArgumentError for what CuPy would have to copy first: operands that are contiguous neither as they are nor
-        transposed, an out that is not contiguous, two dtypes, or more dimensions, for which it takes a slower way.
+    Raises: ArgumentError for arrays that live elsewhere, and for what CuPy would have to copy or compute in a slower
+        way: an operand contiguous neither as it is nor transposed, an out not contiguous, two dtypes, more dimensions.
     """
     if out is None:
         out = empty((a.shape[0], b.shape[1]), a.dtype, a)
     contiguous = out.flags.c_contiguous and all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
-    if not contiguous or any(x.ndim != 2 or x.dtype != out.dtype for x in (a, b, out)):
-        got = ", ".join(f"{x.dtype.name} {x.shape} with strides {x.strides}" for x in (a, b, out))
-        raise ArgumentError(f"matmul: expected contiguous matrices of one dtype, got {got}")
+    if not contiguous or not all(_backend.holds(x) and x.ndim == 2 and x.dtype == out.dtype for x in (a, b, out)):
+        got = ", ".join(f"{told(x)} with strides {x.strides}" for x in (a, b, out))
+        raise ArgumentError(f"matmul: expected contiguous matrices of one dtype where kernels compute, got {got}")
     _backend.matmul(a, b, out)
     return out
 

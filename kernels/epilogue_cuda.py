@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from minidl.arrays import Array
 from minidl.kernels.cuda import Source, rows, vector
 
@@ -13,10 +11,10 @@ CUDA = Source("epilogue")
 def finish(product: Array, bias: Array | None, y: Array, outputs: slice, relu: bool) -> None:
     """y[…, outputs] = product + bias[outputs], or max(that, 0) where relu is set.
 
-    product (N·H·W, C), y (N, H, W, O), of which it may be the memory.
+    product (N·H·W, C), y (N, H, W, O), of which it may be the memory. C divides O and where outputs begin.
     """
     shape, C, O = _placed(y, outputs)
-    V = vector(math.gcd(C, O, outputs.start), product, y, *([] if bias is None else [bias]))
+    V = vector(C, product, y, *([] if bias is None else [bias]))
     numbers = shape[2], C, outputs.start, O
     CUDA.launch("epilogue", (y.dtype, V), *rows(shape, V), product, bias, y, *numbers, relu)
 

@@ -92,7 +92,7 @@ def _laid_out(x: NHWC, window: Window, channels: slice) -> Array:
     (OH, OW), (KH, KW) = window.output_size(H, W), window.kernel
     first, C = channels.start, channels.stop - channels.start
     cols = empty((N * OH * OW, KH * KW * C), x.dtype, x)
-    V = vector(math.gcd(C, first, pixel), x, cols)
+    V = vector(C, x, cols)
     grid = rows((N, OH, OW, KW * C), V)
     CUDA.launch("im2col", (x.dtype, V), *grid, x, cols, C, first, pixel, geometry(window, H, W))
     return cols
@@ -102,13 +102,13 @@ def _add_up(cols: Array, x: NHWC, window: Window, channels: slice) -> None:
     """x[…, channels] = col2im(cols)."""
     N, H, W, pixel = x.shape
     first, C = channels.start, channels.stop - channels.start
-    V = vector(math.gcd(C, first, pixel), x, cols)
+    V = vector(C, x, cols)
     grid = rows((N, H, W, C), V)
     CUDA.launch("col2im", (x.dtype, V), *grid, cols, x, C, first, pixel, geometry(window, H, W))
 
 
 def _groups(problem: Problem) -> Iterator[tuple[slice, slice]]:
-    """The input and output channels of each group."""
+    """The input and output channels of each group, which begin at multiples of their number: so V divides all."""
     _, _, C, O = problem.weight_shape
     O //= problem.groups
     for g in range(problem.groups):
@@ -118,7 +118,6 @@ def _groups(problem: Problem) -> Iterator[tuple[slice, slice]]:
 def _chunks(problem: Problem, itemsize: int) -> Iterator[tuple[slice, slice]]:
     """The images of each chunk, and its output pixels."""
     (N, OH, OW, _), (KH, KW, C, _) = problem.y_shape, problem.weight_shape
-    columns = problem.window != POINT or problem.groups > 1
-    step = max(1, CHUNK // (OH * OW * KH * KW * C * itemsize) if columns else N)
+    step = max(1, N if problem.window == POINT else CHUNK // (OH * OW * KH * KW * C * itemsize))
     for n in range(0, N, step):
         yield slice(n, n + step), slice(n * OH * OW, (n + step) * OH * OW)
