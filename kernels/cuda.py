@@ -90,6 +90,9 @@ class Backend(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
         """An array for a kernel to fill."""
 
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """out = a · b: see `matmul`."""
+
     def launch(
         self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
     ) -> None:
@@ -139,6 +142,22 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
 def empty_like(x: Array) -> Array:
     """An array of the same shape and dtype for a kernel to fill."""
     return empty(x.shape, x.dtype, x)
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """out = a · b for matrices of one dtype, summed in at least float32: a product of cuBLAS, as CuPy calls it.
+
+    Raises: ArgumentError for arrays that live elsewhere, and for what CuPy would have to copy or compute in a slower
+        way: an operand contiguous neither as it is nor transposed, an out not contiguous, two dtypes, more dimensions.
+    """
+    if out is None:
+        out = empty((a.shape[0], b.shape[1]), a.dtype, a)
+    contiguous = out.flags.c_contiguous and all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
+    if not contiguous or not all(_backend.holds(x) and x.ndim == 2 and x.dtype == out.dtype for x in (a, b, out)):
+        got = ", ".join(f"{told(x)} with strides {x.strides}" for x in (a, b, out))
+        raise ArgumentError(f"matmul: expected contiguous matrices of one dtype where kernels compute, got {got}")
+    _backend.matmul(a, b, out)
+    return out
 
 
 def vector(numbers: int, *arrays: Array) -> int:
@@ -336,6 +355,10 @@ class CuPy:
         """See `Backend.empty`."""
         array: Array = array_module(like).empty(shape, dtype)
         return array
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """See `Backend.matmul`."""
+        array_module(out).matmul(a, b, out=out)
 
     def launch(
         self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
