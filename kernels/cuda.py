@@ -226,6 +226,18 @@ def over_channels(C: int, shares: int) -> tuple[Grid, Grid]:
     return (-(-C // 8),), (8, min(THREADS // 8, max(shares, 1)))
 
 
+def rows_of(C: int, N: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for N rows of C numbers as kernels/row.cuh takes them: four rows a block where a warp is enough
+    for one, else a block a row, with about four groups of V numbers for each thread.
+
+    >>> rows_of(10, 128, V=1), rows_of(1000, 128, V=4)
+    (((32,), (32, 4)), ((128,), (64, 1)))
+    """
+    threads = min(512, max(1, -(-C // (4 * V * 32))) * 32)
+    together = 4 if threads == 32 else 1
+    return (-(-N // together),), (threads, together)
+
+
 def geometry(window: Window, H: int, W: int) -> Any:
     """A window over images of H×W pixels as the struct Geometry."""
     (top, _), (left, _) = window.padding
