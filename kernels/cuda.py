@@ -90,6 +90,9 @@ class Backend(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
         """An array for a kernel to fill."""
 
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """out = a · b: see `matmul`."""
+
     def launch(
         self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
     ) -> None:
@@ -139,6 +142,22 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
 def empty_like(x: Array) -> Array:
     """An array of the same shape and dtype for a kernel to fill."""
     return empty(x.shape, x.dtype, x)
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """out = a · b for matrices of one dtype, summed in at least float32: a product of cuBLAS, as CuPy calls it.
+
+    Raises: ArgumentError for arrays that live elsewhere, and for what CuPy would have to copy or compute in a slower
+        way: an operand contiguous neither as it is nor transposed, an out not contiguous, two dtypes, more dimensions.
+    """
+    if out is None:
+        out = empty((a.shape[0], b.shape[1]), a.dtype, a)
+    contiguous = out.flags.c_contiguous and all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
+    if not contiguous or not all(_backend.holds(x) and x.ndim == 2 and x.dtype == out.dtype for x in (a, b, out)):
+        got = ", ".join(f"{told(x)} with strides {x.strides}" for x in (a, b, out))
+        raise ArgumentError(f"matmul: expected contiguous matrices of one dtype where kernels compute, got {got}")
+    _backend.matmul(a, b, out)
+    return out
 
 
 def vector(numbers: int, *arrays: Array) -> int:
@@ -205,6 +224,18 @@ def shares(rows: int, C: int, V: int) -> tuple[Grid, Grid]:
 def over_channels(C: int, shares: int) -> tuple[Grid, Grid]:
     """Grid and block for `add_shares` of kernels/channels.cuh."""
     return (-(-C // 8),), (8, min(THREADS // 8, max(shares, 1)))
+
+
+def rows_of(C: int, N: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for N rows of C numbers as kernels/row.cuh takes them: four rows a block where a warp is enough
+    for one, else a block a row, with about four groups of V numbers for each thread.
+
+    >>> rows_of(10, 128, V=1), rows_of(1000, 128, V=4)
+    (((32,), (32, 4)), ((128,), (64, 1)))
+    """
+    threads = min(512, max(1, -(-C // (4 * V * 32))) * 32)
+    together = 4 if threads == 32 else 1
+    return (-(-N // together),), (threads, together)
 
 
 def geometry(window: Window, H: int, W: int) -> Any:
@@ -336,6 +367,10 @@ class CuPy:
         """See `Backend.empty`."""
         array: Array = array_module(like).empty(shape, dtype)
         return array
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """See `Backend.matmul`."""
+        array_module(out).matmul(a, b, out=out)
 
     def launch(
         self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int

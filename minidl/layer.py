@@ -17,6 +17,7 @@ from minidl.arrays import (
     float_dtype,
     has_float_dtype,
     is_array,
+    is_half,
     parse_device,
     require_array,
     to_device,
@@ -196,7 +197,8 @@ class Layer:
     def to(self, device: str | None = None, dtype: DTypeLike = None) -> Self:
         """Move all parameters and buffers to a device and a dtype, in place; returns self.
 
-        Do it before an optimiser is made: the optimiser's state does not move along.
+        Do it before an optimiser is made: the optimiser's state does not move along. Buffers stay float32 beside
+        half-precision parameters: a running mean that follows in small steps would stand still.
 
         Raises: ArgumentError, DeviceError for a device that cannot be; DTypeError for another dtype.
         """
@@ -204,7 +206,12 @@ class Layer:
         dtype = None if dtype is None else float_dtype(dtype)
         for holder in self._holders().values():
             value = holder.value if device is None else to_device(holder.value, device)
-            holder.value = value if dtype is None else value.astype(dtype, copy=False)
+            kept = (
+                np.dtype(np.float32)
+                if dtype is not None and dtype.itemsize == 2 and isinstance(holder, Buffer)
+                else dtype
+            )
+            holder.value = value if kept is None else value.astype(kept, copy=False)
         self.zero_grad()
         return self
 
@@ -291,7 +298,7 @@ class Layer:
         for name, holder in vars(self).items():
             if isinstance(holder, Parameter | Buffer):
                 value = holder.value
-                if value.dtype != x.dtype:
+                if value.dtype != x.dtype and not (isinstance(holder, Buffer) and is_half(x)):
                     raise DTypeError(
                         f"{self}: its {name} is {value.dtype.name} but x is {x.dtype.name}; "
                         f"convert one: net.to(dtype='{x.dtype.name}') or x.astype('{value.dtype.name}')"

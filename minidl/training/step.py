@@ -12,13 +12,15 @@ from minidl.errors import ArgumentError, NonFiniteError, expect_a
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
+from minidl.precision import MixedPrecision
 from minidl.random import Key
 
 
 def train_step(
     net: Layer, loss: Loss, optimizer: Optimizer, images: Array, labels: Array, lr: float, key: Key
 ) -> tuple[float, Array]:
-    """Forward, loss, backward, update: returns the loss and the logits that it was computed from.
+    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a step
+    whose gradients overflow changes no parameter.
 
     Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite; it names the layer in
         which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and for a loss that is not
@@ -33,11 +35,13 @@ def train_step(
         value, loss_cache = loss.forward(logits, labels)
     if np.shape(value) != ():
         raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
-    if not math.isfinite(float(value)):
+    skip = isinstance(net, MixedPrecision) and net.may_skip
+    if not math.isfinite(float(value)) and not skip:
         raise NonFiniteError(f"the loss is {float(value)}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):
         net.backward(loss.backward(loss_cache), cache, input_gradient=False)
-        optimizer.step(lr)
+        if not (isinstance(net, MixedPrecision) and net.overflowed):
+            optimizer.step(lr)
     optimizer.zero_grad()
     return float(value), logits
 
@@ -56,6 +60,8 @@ def blame(net: Layer, images: Array, key: Key) -> str:
 
 @np.errstate(all="ignore")
 def _first_bad_layer(layer: Layer, x: Array, key: Key) -> str | None:
+    if isinstance(layer, MixedPrecision):
+        return _first_bad_layer(layer.net, x.astype(layer.dtype), key)
     if not isinstance(layer, Sequential):
         return "" if not _finite(layer.forward(x, train=True, key=key)[0]) else None
     for name, child in layer.layers.items():
