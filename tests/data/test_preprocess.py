@@ -172,7 +172,9 @@ def test_the_op_crop_gives_the_same_bits(noise, channels, dtype):
     how = Preprocessing(5, 4, channels, 7, mean, std, True)
     images = np.stack([noise(7, 9, channels) for _ in range(6)])
     places = [(0.0, 0.0, False), (1.0, 1.0, True), (0.5, 0.5, False), (0.2, 0.9, True), (0.9, 0.4, True), (0, 1, False)]
-    expected = [how.apply(x, top=t, left=l, mirrored=m, dtype=dtype) for x, (t, l, m) in zip(images, places, strict=True)]
+    expected = [
+        how.apply(x, top=t, left=l, mirrored=m, dtype=dtype) for x, (t, l, m) in zip(images, places, strict=True)
+    ]
     offsets = np.array([(min(int(3 * t), 2), min(int(6 * l), 5)) for t, l, _ in places])
     mirrored = np.array([m for *_, m in places])
     y = crop(images, offsets, mirrored, np.array(mean, dtype), np.array(std, dtype), (5, 4))

@@ -15,9 +15,7 @@ from minidl.ops.sgd import sgd_paper, sgd_torch
 from minidl.random import Key
 
 HALVES = ["float16", ml_dtypes.bfloat16]
-each_dtype = pytest.mark.parametrize(
-    "dtype", ["float32", "float64", *HALVES], ids=lambda dtype: np.dtype(dtype).name
-)
+each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", *HALVES], ids=lambda dtype: np.dtype(dtype).name)
 
 
 @pytest.fixture(autouse=True)
