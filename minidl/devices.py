@@ -92,38 +92,37 @@ def device_name(device: str) -> str:
 
 def gpu_problem() -> str | None:
     """Why no GPU can be used, and what would help, in one line; None where one can."""
+    driver = driver_cuda()
     try:
         cupy = cupy_module()
-    except ModuleNotFoundError as error:
-        if error.name == "cupy":
-            return f"CuPy is not installed; {_cure()}"
-        return f"CuPy cannot be imported ({error}); {_cure()}"
     except Exception as error:
-        return f"CuPy cannot be imported ({first_line(error)}); {_cure()}"
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
+        problem = "is not installed" if absent else f"cannot be imported ({first_line(error)})"
+        return f"CuPy {problem}; {_cure(driver)}"
     if cupy.is_available():
         return None
-    driver, wants = driver_cuda(), int(cupy.cuda.runtime.runtimeGetVersion())
-    found = f"CuPy {cupy.__version__} for CUDA {wants // 1000} is installed"
-    if driver is None or driver // 1000 < wants // 1000:
-        knows = "there is no NVIDIA driver" if driver is None else f"the driver only knows CUDA {cuda_version(driver)}"
-        return f"{found}, but {knows}; {_cure()}"
+    built = int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
+    found = f"CuPy {cupy.__version__} for CUDA {built} is installed"
+    if driver is None:
+        return f"{found}, but no NVIDIA driver; install one for CUDA {built} or newer"
+    if driver // 1000 < built:
+        return f"{found}, but the driver only knows CUDA {cuda_version(driver)}; {_cure(driver)} (or a newer driver)"
     try:
         cupy.cuda.runtime.getDeviceCount()
         reason = "no GPU"
     except Exception as error:
         reason = first_line(error)
-    return f"{found}, but finds no usable GPU ({reason}); see whether nvidia-smi and CUDA_VISIBLE_DEVICES show one"
+    return f"{found}, but finds no usable GPU ({reason}); see what nvidia-smi shows, and CUDA_VISIBLE_DEVICES"
 
 
-def _cure() -> str:
-    """What to install for the driver at hand."""
-    driver = driver_cuda()
+def _cure(driver: int | None) -> str:
+    """What to install where CuPy is missing, or is one for another driver."""
     if driver is None:
-        return f"install NVIDIA's driver, and {install()} (gpu12 for a driver of CUDA 12)"
+        return f"install NVIDIA's driver, and {install()} (gpu12 where the driver knows CUDA 12 only)"
     if driver // 1000 < OLDEST_CUDA:
-        return f"install a driver of CUDA {OLDEST_CUDA} or newer, then {install(OLDEST_CUDA * 1000)}"
+        return f"install a driver for CUDA {OLDEST_CUDA} or newer, then {install(OLDEST_CUDA * 1000)}"
     others = [name for name in cupy_packages() if name != f"cupy-cuda{driver // 1000}x"]
-    return f"pip uninstall {' '.join(others)}, then {install(driver)}" if others else install(driver)
+    return f"pip uninstall -y {' '.join(others)} && {install(driver)}" if others else install(driver)
 
 
 def install(driver: int | None = None) -> str:

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def examine() -> Report:
         installed = tuple(asked(name, question) for name, question in QUESTIONS.items())
         gpus = asked("cuda", gpu_names)
         devices = [asked("cpu", cpu)]
-        devices += [asked(name, lambda name=name: gpu(name)) for name in gpus.values.get("names", ())]
+        devices += [asked(name, partial(gpu, name)) for name in gpus.values.get("names", ())]
         return Report(installed, (*devices,) if len(devices) > 1 else (*devices, gpus))
 
 
@@ -227,9 +228,8 @@ def gpu(name: str) -> Answer:
     try:
         seconds = trial(name, "cuda")
     except Exception as error:
-        raise Missing(
-            f"{title} is there, but does not compute: {first_line(error)}; {install(driver_cuda())}"
-        ) from error
+        cause = f"{title} is there, but does not compute ({first_line(error)})"
+        raise Missing(f"{cause}; {install(driver_cuda())}") from error
     memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
     text = f"works: {title}, compute capability {values['compute_capability']}, {memory}"
     return f"{text}; a first kernel took {seconds:.1f} s", {**values, "seconds": seconds}

@@ -59,7 +59,7 @@ class DeviceMemoryError(DeviceError, MemoryError):
     """
 
     def __init__(self, device: str, asked: int, held: int, free: int, total: int) -> None:
-        sizes = (f"{size / 2**30:.2f} GiB" for size in (asked, held, free, total))
+        sizes = (f"{n / 2**30:.2f} GiB" if n >> 30 else f"{n / 2**20:.1f} MiB" for n in (asked, held, free, total))
         message = "{} more were asked for, with {} taken and {} free of {}".format(*sizes)
         super().__init__(f"device {device!r}: out of memory: {message}")
         self.asked, self.held, self.free, self.total = asked, held, free, total

@@ -22,50 +22,16 @@ import numpy as np
 import minidl
 from minidl.kernels import cuda
 
-FUNCTIONS = [
-    "abs",
-    "arange",
-    "broadcast_to",
-    "concatenate",
-    "exp",
-    "full",
-    "isfinite",
-    "isnan",
-    "log",
-    "maximum",
-    "ones",
-    "pad",
-    "sqrt",
-    "stack",
-    "take_along_axis",
-    "tanh",
-    "where",
-    "zeros",
-    "zeros_like",
-    "empty",
-    "asarray",
-]
-CONSTANTS = ["float32", "float64", "finfo", "inf", "int64", "uint64"]
-METHODS = [
-    "all",
-    "any",
-    "argmax",
-    "astype",
-    "copy",
-    "fill",
-    "max",
-    "mean",
-    "min",
-    "ravel",
-    "reshape",
-    "sum",
-    "transpose",
-    "view",
-]
-ATTRIBUTES = ["dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"]
-OPERATORS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"]
-COMPARISONS = ["lt", "le", "eq", "ne", "gt", "ge"]
-UNARY = ["neg", "pos", "invert", "abs"]
+FUNCTIONS = """
+    abs arange broadcast_to concatenate exp full isfinite isnan log maximum ones pad sqrt stack take_along_axis tanh
+    where zeros zeros_like empty asarray
+""".split()  # noqa: SIM905
+CONSTANTS = "float32 float64 finfo inf int64 uint64".split()  # noqa: SIM905
+METHODS = "all any argmax astype copy max mean min ravel reshape sum".split()  # noqa: SIM905
+ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides".split()  # noqa: SIM905
+OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()  # noqa: SIM905
+COMPARISONS = "lt le eq ne gt ge".split()  # noqa: SIM905
+UNARY = "neg pos invert abs".split()  # noqa: SIM905
 GPUS = 2
 MEMORY = 80 << 30  # bytes of each
 

@@ -28,6 +28,7 @@ from minidl import (
     catalogue,
     cli,
     data,
+    devices,
     gradcheck,
     initializers,
     layers,
@@ -765,9 +766,10 @@ lines("arrays.float_dtype",
       (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64, got int64"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
        "dtype: expected one of float32, float64, got >f8 of foreign bytes"))
-lines("arrays.parse_device",
-      *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), arrays.parse_device,
-            ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got"))
+for asked in (devices.parse_device, devices.device_name, lambda device: devices.using(device).__enter__()):
+    lines(f"devices.{getattr(asked, '__name__', '').replace('<lambda>', 'using')}",
+          *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), asked,
+                ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got"))
 for asked in (arrays.device_of, arrays.to_host, partial(arrays.to_device, device="cpu")):
     name = getattr(asked, "func", asked).__name__
     lines(f"arrays.{name}",
@@ -1260,9 +1262,12 @@ lines("cli.gradcheck",
       command("gradcheck", "relu", "--plot", "a.bmp", said="2: minidl: plot: expected a file name that ends in"),
       command("gradcheck", "relu", "--break", "gat", said="did you mean 'gate'"),
       command("gradcheck", "--break", "gate", said="2: minidl: break: expected one layer to plant 'gate' in"),
-      command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"))
+      command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"),
+      command("gradcheck", "relu", "--device", "tpu", said="2: minidl: device: expected 'cpu', 'cuda' or 'cuda:N'"))
 lines("cli.warmup",
       *(command("warmup", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--mode", "--no")))
+lines("cli.doctor",
+      *(command("doctor", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--gpu", "--no")))
 lines("cli.bench",
       command("bench", "--model", "alexnte", said="2: minidl: unknown model 'alexnte': did you mean 'alexnet'"),
       command("bench", "--mode", "trian", said="2: minidl: unknown mode 'trian': did you mean 'train'"),
@@ -1279,7 +1284,8 @@ lines("cli.bench",
 
 PUBLIC: dict[str, types.ModuleType] = {
     "minidl": minidl, "layers": layers, "losses": losses, "optim": optim, "schedules": schedules,
-    "initializers": initializers, "window": window, "random": random, "arrays": arrays, "accelerate": accelerate,
+    "initializers": initializers, "window": window, "random": random, "arrays": arrays, "devices": devices,
+    "accelerate": accelerate,
     "gradcheck": gradcheck, "catalogue": catalogue, "summary": summary, "models": models, "data": data,
     "training": training, "training.checkpoint": checkpoints, "inference": inference_module,
 }  # fmt: skip
@@ -1290,10 +1296,16 @@ EXEMPT = {
         "gradcheck.ErrorMap", "gradcheck.Sweep", "summary.View", "summary.Row", "summary.Summary", "catalogue.Case",
     },
     "takes anything": {"arrays.is_array", "arrays.array_module", "catalogue.kind", "catalogue.plain"},
-    "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.has_float_dtype"},
+    "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.require_device", "arrays.has_float_dtype"},
     "an abstract base, whose heirs are in the table": {"losses.Loss"},
     "a tool for those who write layers or ops": {"accelerate.accelerated", "initializers.bare"},
-    "takes nothing": {"accelerate.compile_convolutions"},
+    "a tool for those who say what is wrong with a GPU": {
+        "devices.install", "devices.cuda_version", "devices.first_line",
+    },
+    "takes nothing": {
+        "accelerate.compile_convolutions", "devices.cupy_module", "devices.cupy_packages", "devices.driver_cuda",
+        "devices.gpu_problem",
+    },
 }  # fmt: skip
 
 

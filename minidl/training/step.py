@@ -33,9 +33,9 @@ def train_step(
 
     check: look at the loss before anything is changed. On a GPU the host then waits for it, in each step; without, the
         loss is returned unread, as an array on the device.
-    Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite, unless check is False; it
-        names the layer in which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and for a
-        loss that is not one number. ShapeError, DTypeError, LabelError for images and labels that do not fit.
+    Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite, unless check is False;
+        it names the layer in which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and
+        for a loss that is not one number. ShapeError, DTypeError, LabelError for images and labels that do not fit.
     """
     expect_a(Layer, "train_step", "net", net)
     expect_a(Loss, "train_step", "loss", loss)
