@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cuda_shim
+import fake_cupy
 import hypothesis
 import numpy as np
 import pytest
@@ -68,6 +70,13 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip(problem)
     with cuda_shim.running():
         yield request.param
+
+
+@pytest.fixture
+def stand_in() -> Iterator[ModuleType]:
+    """What stands in for CuPy, computing by the ops' own bodies (see tests/fake_cupy.py)."""
+    with fake_cupy.installed() as cupy:
+        yield cupy
 
 
 @pytest.fixture(params=["reference", "auto"])

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from minidl.accelerate import num_threads
-from minidl.arrays import parse_device
 from minidl.bench.agreement import Check, agree
 from minidl.bench.contenders import OP_PEERS, OURS, PACKAGES, contenders
 from minidl.bench.machine import GB, MB, available_memory, machine, versions
@@ -16,6 +15,7 @@ from minidl.bench.task import GEMM_BOUND, MODES, Cost, LimitTask, NetTask, OpTas
 from minidl.bench.timing import Times, ratios, take_turns
 from minidl.bench.work import tolerance
 from minidl.bench.worker import Worker
+from minidl.devices import parse_device
 from minidl.errors import ArgumentError, DeviceError, MinidlError, UnknownNameError, expect_integer
 from minidl.summary import Summary, summarize
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.accelerate import num_threads
-from minidl.arrays import NHWC, DTypeLike, float_dtype, parse_device
+from minidl.arrays import NHWC, DTypeLike, float_dtype
 from minidl.data.dataset import ArraySplit, Labels, Split
 from minidl.data.preprocess import Preprocessing, check_on_bad_image
 from minidl.data.upload import upload
+from minidl.devices import parse_device
 from minidl.errors import ArgumentError, DataError, FormatError, expect_a, expect_flag, expect_integer
 from minidl.random import Key
 

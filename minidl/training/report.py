@@ -21,7 +21,7 @@ class Reporter:
         """Training begins, or goes on."""
 
     def step(self, trainer: Trainer, loss: float, lr: float) -> None:
-        """A step was made."""
+        """A step was made, and its loss is known: on a GPU that is so for several steps at once."""
 
     def epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         """An epoch is done and tested; `row` is its line in the history."""

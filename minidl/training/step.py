@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, array_module
+from minidl.arrays import Array, array_module, is_array
 from minidl.combine import Sequential
 from minidl.errors import ArgumentError, NonFiniteError, expect_a
 from minidl.layer import Layer
@@ -15,16 +16,28 @@ from minidl.optim import Optimizer
 from minidl.precision import MixedPrecision
 from minidl.random import Key
 
+CURE = "try a lower learning rate, a warm-up or another init"
+
 
 def train_step(
-    net: Layer, loss: Loss, optimizer: Optimizer, images: Array, labels: Array, lr: float, key: Key
-) -> tuple[float, Array]:
-    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a step
-    whose gradients overflow changes no parameter.
+    net: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    images: Array,
+    labels: Array,
+    lr: float,
+    key: Key,
+    *,
+    check: bool = True,
+) -> tuple[Any, Array]:
+    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a
+    step whose gradients overflow changes no parameter.
 
-    Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite; it names the layer in
-        which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and for a loss that is not
-        one number. ShapeError, DTypeError, LabelError for images and labels that do not fit.
+    check: look at the loss before anything is changed. On a GPU the host then waits for it, in each step; without, the
+        loss is returned unread, as an array on the device.
+    Raises: NonFiniteError, before any parameter is changed, where the loss is NaN or infinite, unless check is False;
+        it names the layer in which that first shows. ArgumentError for what is no layer, loss, optimiser or key, and
+        for a loss that is not one number. ShapeError, DTypeError, LabelError for images and labels that do not fit.
     """
     expect_a(Layer, "train_step", "net", net)
     expect_a(Loss, "train_step", "loss", loss)
@@ -32,18 +45,21 @@ def train_step(
     expect_a(Key, "train_step", "key", key)
     with np.errstate(all="ignore"):  # what overflows is told below, by the name of its layer
         logits, cache = net.forward(images, train=True, key=key)
+        value: Any
         value, loss_cache = loss.forward(logits, labels)
-    if np.shape(value) != ():
+    if (value.shape if is_array(value) else np.shape(value)) != ():
         raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
-    skip = isinstance(net, MixedPrecision) and net.may_skip
-    if not math.isfinite(float(value)) and not skip:
-        raise NonFiniteError(f"the loss is {float(value)}: {blame(net, images, key)}")
+    if check:
+        value = float(value)
+        may_skip = isinstance(net, MixedPrecision) and net.may_skip
+        if not math.isfinite(value) and not may_skip:
+            raise NonFiniteError(f"the loss is {value}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):
         net.backward(loss.backward(loss_cache), cache, input_gradient=False)
         if not (isinstance(net, MixedPrecision) and net.overflowed):
             optimizer.step(lr)
     optimizer.zero_grad()
-    return float(value), logits
+    return value, logits
 
 
 def blame(net: Layer, images: Array, key: Key) -> str:
@@ -51,11 +67,10 @@ def blame(net: Layer, images: Array, key: Key) -> str:
     if not _finite(images):
         return "the images themselves hold NaN or infinity"
     bad = [name for name, parameter in net.parameters().items() if not _finite(parameter.value)]
-    cure = "try a lower learning rate, a warm-up or another init"
     if bad:
-        return f"the parameter {bad[0]} is no longer finite; {cure}"
+        return f"the parameter {bad[0]} is no longer finite; {CURE}"
     name = _first_bad_layer(net, images, key)
-    return f"it first shows in the output of {name}; {cure}" if name else f"all layers' outputs are finite; {cure}"
+    return f"it first shows in the output of {name}; {CURE}" if name else f"all layers' outputs are finite; {CURE}"
 
 
 @np.errstate(all="ignore")
