@@ -12,7 +12,7 @@ from minidl.ops.adamw import adamw
 from minidl.ops.crop import crop
 from minidl.ops.dropout import dropout
 from minidl.ops.sgd import sgd_paper, sgd_torch
-from minidl.random import Key
+from minidl.random import Key, philox
 
 HALVES = ["float16", ml_dtypes.bfloat16]
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", *HALVES], ids=lambda dtype: np.dtype(dtype).name)
@@ -43,6 +43,12 @@ def test_dropout_drops_a_nan():
     y = dropout(x, 0.5, Key(1))
     same(y, dropout.reference(x, 0.5, Key(1)))
     assert (y == 0).any()
+
+
+def test_dropout_keeps_a_word_that_equals_the_bound():
+    word = philox((0, 0, 0, 0), Key(1).words)[0]
+    assert dropout(np.ones((1, 1)), word / 2**32, Key(1)) > 0
+    assert dropout(np.ones((1, 1)), (word + 1) / 2**32, Key(1)) == 0
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
