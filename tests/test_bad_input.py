@@ -762,7 +762,8 @@ lines("random.philox",
       (lambda: philox((0, 0, 0, 0), (0, 1 << 32)), ArgumentError,
        "key: expected an integer from 0 to 2**32 - 1, got 4294967296"))
 lines("arrays.float_dtype",
-      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError, "dtype: expected one of float32, float64,"),
+      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError,
+            "dtype: expected one of float32, float64, float16, bfloat16, got"),
       (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
        "dtype: expected one of float32, float64,"))
