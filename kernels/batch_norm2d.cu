@@ -1,4 +1,5 @@
 // Batch normalisation. See minidl/ops/batch_norm2d.py and kernels/channels.cuh. Each kernel reads its arrays once.
+// mean, rest, var and inv_std are in float32 where x is of half precision, as running statistics are.
 #include "minidl.cuh"
 #include "channels.cuh"
 
@@ -9,7 +10,7 @@ template <typename real, int V>
 __global__ void batch_sums(const real* __restrict__ x, double* __restrict__ partials, long long rows, int C) {
     int c = first_channel(V);
     Pack<wide<real>, V> origin = {};
-    if (c < C) origin = load_wide<real, V>(x + c);
+    if (c < C) origin = load_wide<V>(x + c);
     sum_shares<2, V>(partials, rows, C, [&](long long i, double (&sums)[2][V]) {
         Pack<real, V> seen = load<real, V>(x + i);
 #pragma unroll
@@ -23,26 +24,26 @@ __global__ void batch_sums(const real* __restrict__ x, double* __restrict__ part
 // partials (shares, 2, C) and x → mean, rest, var (C,)
 template <typename real>
 __global__ void batch_statistics(const double* __restrict__ partials, const real* __restrict__ x,
-                                 real* __restrict__ mean, real* __restrict__ rest, real* __restrict__ var,
-                                 int shares, long long rows, int C) {
+                                 wide<real>* __restrict__ mean, wide<real>* __restrict__ rest,
+                                 wide<real>* __restrict__ var, int shares, long long rows, int C) {
     add_shares<2>(partials, shares, C, [&](int c, const double (&sums)[2]) {
         double origin = widen(x[c]), offset = sums[0] / rows;
-        real rounded = real(origin + offset);
-        mean[c] = rounded;
-        rest[c] = real(origin - (double)widen(rounded) + offset);
-        var[c] = real(sums[1] / rows - offset * offset);
+        mean[c] = wide<real>(origin + offset);
+        rest[c] = wide<real>(origin - mean[c] + offset);
+        var[c] = wide<real>(sums[1] / rows - offset * offset);
     });
 }
 
 // x (rows, C), the others (C,) → y (rows, C)
 template <typename real, int V>
-__global__ void batch_norm2d(const real* __restrict__ x, const real* __restrict__ mean, const real* __restrict__ rest,
-                             const real* __restrict__ inv_std, const real* __restrict__ gamma,
-                             const real* __restrict__ beta, real* __restrict__ y, long long rows, int C) {
+__global__ void batch_norm2d(const real* __restrict__ x, const wide<real>* __restrict__ mean,
+                             const wide<real>* __restrict__ rest, const wide<real>* __restrict__ inv_std,
+                             const real* __restrict__ gamma, const real* __restrict__ beta, real* __restrict__ y,
+                             long long rows, int C) {
     int c = first_channel(V);
     if (c >= C) return;
-    auto m = load_wide<real, V>(mean + c), r = load_wide<real, V>(rest + c), b = load_wide<real, V>(beta + c);
-    auto scale = load_wide<real, V>(inv_std + c), g = load_wide<real, V>(gamma + c);
+    auto m = load_wide<V>(mean + c), r = load_wide<V>(rest + c), b = load_wide<V>(beta + c);
+    auto scale = load_wide<V>(inv_std + c), g = load_wide<V>(gamma + c);
 #pragma unroll
     for (int v = 0; v < V; v++) scale.at[v] *= g.at[v];
     each_row(rows, C, c, [&](long long i) {
@@ -56,12 +57,13 @@ __global__ void batch_norm2d(const real* __restrict__ x, const real* __restrict_
 
 // dy and x (rows, C), the others (C,) → partials (shares, 2, C) of dgamma and dbeta
 template <typename real, int V>
-__global__ void gradient_sums(const real* __restrict__ dy, const real* __restrict__ x, const real* __restrict__ mean,
-                              const real* __restrict__ rest, const real* __restrict__ inv_std,
-                              double* __restrict__ partials, long long rows, int C) {
+__global__ void gradient_sums(const real* __restrict__ dy, const real* __restrict__ x,
+                              const wide<real>* __restrict__ mean, const wide<real>* __restrict__ rest,
+                              const wide<real>* __restrict__ inv_std, double* __restrict__ partials,
+                              long long rows, int C) {
     int c = first_channel(V);
     Pack<wide<real>, V> m = {}, r = {}, s = {};
-    if (c < C) m = load_wide<real, V>(mean + c), r = load_wide<real, V>(rest + c), s = load_wide<real, V>(inv_std + c);
+    if (c < C) m = load_wide<V>(mean + c), r = load_wide<V>(rest + c), s = load_wide<V>(inv_std + c);
     sum_shares<2, V>(partials, rows, C, [&](long long i, double (&sums)[2][V]) {
         Pack<real, V> given = load<real, V>(dy + i), a = load<real, V>(x + i);
 #pragma unroll
@@ -83,15 +85,16 @@ __global__ void parameter_gradients(const double* __restrict__ partials, real* _
 
 // dy and x (rows, C), the others (C,) → dx (rows, C)
 template <typename real, int V>
-__global__ void input_gradient(const real* __restrict__ dy, const real* __restrict__ x, const real* __restrict__ mean,
-                               const real* __restrict__ rest, const real* __restrict__ inv_std,
-                               const real* __restrict__ gamma, const real* __restrict__ dgamma,
-                               const real* __restrict__ dbeta, real* __restrict__ dx, long long rows, int C) {
+__global__ void input_gradient(const real* __restrict__ dy, const real* __restrict__ x,
+                               const wide<real>* __restrict__ mean, const wide<real>* __restrict__ rest,
+                               const wide<real>* __restrict__ inv_std, const real* __restrict__ gamma,
+                               const real* __restrict__ dgamma, const real* __restrict__ dbeta, real* __restrict__ dx,
+                               long long rows, int C) {
     int c = first_channel(V);
     if (c >= C) return;
-    auto m = load_wide<real, V>(mean + c), r = load_wide<real, V>(rest + c), s = load_wide<real, V>(inv_std + c);
-    auto scale = load_wide<real, V>(gamma + c);
-    auto slope = load_wide<real, V>(dgamma + c), shift = load_wide<real, V>(dbeta + c);
+    auto m = load_wide<V>(mean + c), r = load_wide<V>(rest + c), s = load_wide<V>(inv_std + c);
+    auto scale = load_wide<V>(gamma + c);
+    auto slope = load_wide<V>(dgamma + c), shift = load_wide<V>(dbeta + c);
 #pragma unroll
     for (int v = 0; v < V; v++)
         scale.at[v] *= s.at[v], slope.at[v] /= wide<real>(rows), shift.at[v] /= wide<real>(rows);

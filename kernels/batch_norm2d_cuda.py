@@ -11,10 +11,10 @@ CUDA = Source("batch_norm2d")
 
 
 def batch_statistics(x: NHWC) -> tuple[Array, Array, Array]:
-    """See `minidl.ops.batch_norm2d`. One pass, and the same bits on any GPU."""
+    """See `minidl.ops.batch_norm2d`. One pass, and the same bits on any GPU; of half precision, in float32."""
     C = x.shape[-1]
     partials, count = _partials("batch_sums", x)
-    mean, rest, var = (empty((C,), x.dtype, x) for _ in range(3))
+    mean, rest, var = (empty((C,), np.promote_types(x.dtype, np.float32), x) for _ in range(3))
     grid, block = over_channels(C, count)
     CUDA.launch("batch_statistics", (x.dtype,), grid, block, partials, x, mean, rest, var, count, x.size // C, C)
     return mean, rest, var

@@ -11,12 +11,11 @@ template <typename Body> __device__ __forceinline__ void each_row(long long rows
     for (long long row = start + threadIdx.y; row < end; row += blockDim.y) body(row * C + c);
 }
 
-// What stands for V channels.
-template <typename real, int V> __device__ __forceinline__ Pack<wide<real>, V> load_wide(const real* p) {
-    Pack<real, V> values = load<real, V>(p);
+// V numbers of any address and dtype, ready to compute with.
+template <int V, typename real> __device__ __forceinline__ Pack<wide<real>, V> load_wide(const real* p) {
     Pack<wide<real>, V> result;
 #pragma unroll
-    for (int v = 0; v < V; v++) result.at[v] = widen(values.at[v]);
+    for (int v = 0; v < V; v++) result.at[v] = widen(p[v]);
     return result;
 }
 

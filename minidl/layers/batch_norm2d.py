@@ -58,7 +58,7 @@ class BatchNorm2d(Layer):
             raise ShapeError(f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x")
         mean, rest, var = batch_statistics(x)
         self._follow(self.running_mean, mean + rest)
-        self._follow(self.running_var, var * x.dtype.type(m / (m - 1)))
+        self._follow(self.running_var, var * var.dtype.type(m / (m - 1)))
         y, inv_std = self._normalised(x, mean, rest, var)
         return y, (x, mean, rest, inv_std)
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers import same
 
+from minidl.combine import Sequential
+from minidl.layers import BatchNorm2d
 from minidl.ops.avg_pool2d import avg_pool2d, avg_pool2d_gradient
 from minidl.ops.batch_norm2d import (
     batch_norm2d,
@@ -17,6 +19,7 @@ from minidl.ops.batch_norm2d import (
 )
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
+from minidl.precision import working
 from minidl.window import Window
 
 DTYPES = ["float32", "float64", "float16", ml_dtypes.bfloat16]
@@ -155,12 +158,11 @@ def test_batch_norm2d(shape, dtype):
     gamma, beta, dgamma, dbeta = random.normal(size=(4, shape[-1])).astype(dtype)
     mean, rest, var = batch_statistics(x)
     exact = x.astype("float64")
-    close(mean, exact.mean(axis=(0, 1, 2)), dtype)
-    close(var, exact.var(axis=(0, 1, 2)), dtype, terms=10)  # squares of distances from a number 3 deviations off
-    np.testing.assert_allclose(
-        mean.astype("float64") + rest.astype("float64"), exact.mean(axis=(0, 1, 2)), rtol=1e-5, atol=1e-15
-    )
-    inv_std = (1 / np.sqrt(var.astype("float64") + 0.1)).astype(dtype)
+    wide = np.promote_types(dtype, np.float32)
+    close(mean, exact.mean(axis=(0, 1, 2)), wide)
+    close(var, exact.var(axis=(0, 1, 2)), wide, terms=10)  # squares of distances from a number 3 deviations off
+    np.testing.assert_allclose(mean + rest.astype("float64"), exact.mean(axis=(0, 1, 2)), rtol=1e-11, atol=1e-15)
+    inv_std = 1 / np.sqrt(var + wide.type(0.1))
     for op, arrays in [
         (batch_norm2d, (x, mean, rest, inv_std, gamma, beta)),
         (batch_norm2d_input_gradient, (dy, x, mean, rest, inv_std, gamma, dgamma, dbeta)),
@@ -173,6 +175,20 @@ def test_batch_norm2d(shape, dtype):
         strict=True,
     ):
         close(found, expected, dtype, terms=x.size / shape[-1])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_batch_norm2d_in_half_precision(precision):
+    """Training and inference, whose running statistics stay in float32."""
+    net = Sequential(norm=BatchNorm2d(16, momentum=1.0))
+    half = working(net, precision)
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 16)).astype("float32")
+    expected, _ = net.forward(x, train=True)
+    y, cache = half.forward(x, train=True)
+    np.testing.assert_allclose(y, expected, atol=0.03)
+    np.testing.assert_allclose(half.forward(x)[0], expected, atol=0.03)
+    np.testing.assert_allclose(net.buffers()["norm.running_mean"].value, x.mean(axis=(0, 1, 2)), rtol=1e-3)
+    assert half.backward(1e-4 * x, cache).dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
