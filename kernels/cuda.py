@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +40,7 @@ WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"
 GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
 THREADS = 256  # of a block, where nothing speaks for another number; as in kernels/minidl.cuh
 VECTOR = 16  # bytes that one instruction moves at most
+STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without being asked whether it means it
 
 NULL = np.uint64(0)  # the pointer of an absent or empty array
 INTEGERS = {number for number in NUMBERS.values() if issubclass(number, np.integer)}
@@ -76,9 +77,14 @@ class Kernel:
             if "V" not in chosen:
                 yield values
             else:
-                size = np.dtype(_real_dtype(chosen["real"])).itemsize
+                size = np.dtype(_real_dtype(self.real(values))).itemsize
                 for V in (1, VECTOR // size):
                     yield tuple(str(V) if name == "V" else value for name, value in chosen.items())
+
+    @staticmethod
+    def real(arguments: Sequence[str]) -> str:
+        """The dtype among an instance's arguments, or an empty string."""
+        return next((argument for argument in arguments if argument in REALS.values()), "")
 
     def spelled(self, arguments: Sequence[str]) -> str:
         """An instance as C++ names it: `relu_gradient<float, 4>`."""
@@ -387,7 +393,9 @@ def _template_parameter(text: str) -> tuple[str, tuple[str, ...]]:
     kind, name = text.split()
     if kind == "bool":
         return name, ("false", "true")
-    return name, {"real": tuple(REALS.values()), "index": tuple(INDICES.values()), "V": ("V",)}[name]
+    reals = tuple(REALS.values())
+    tensor = tuple(real for real in reals if real != "double")  # what tensor cores multiply
+    return name, {"real": reals, "tensor": tensor, "index": tuple(INDICES.values()), "V": ("V",)}[name]
 
 
 def _parameter(text: str) -> Parameter:
@@ -416,17 +424,19 @@ class CuPy:
         import cupy
 
         kernel = _loaded(instance.kernel.stem, instance.name, cupy.cuda.runtime.getDevice())
+        if shared > STATIC_SHARED:
+            kernel.max_dynamic_shared_size_bytes = shared
         kernel(grid, block, tuple(args), shared_mem=shared)
 
 
 @cache
-def _loaded(stem: str, instance: str, device: int) -> Callable[..., Any]:
+def _loaded(stem: str, instance: str, device: int) -> Any:
     """The kernel for the current device."""
     import cupy
 
     module = cupy.RawModule(code=source(stem), options=OPTIONS, name_expressions=[instance])
     try:
-        kernel: Callable[..., Any] = module.get_function(instance)
+        kernel = module.get_function(instance)
     except cupy.cuda.compiler.CompileException as error:
         raise KernelError(explained(stem, instance, str(error))) from error
     return kernel

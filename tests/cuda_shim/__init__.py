@@ -96,8 +96,7 @@ class Shim:
             )
         )
         sizes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
-        chosen = dict(zip((name for name, _ in kernel.template), instance.arguments, strict=True))
-        run = compiled(kernel.stem, chosen.get("real", ""))[instance.name]
+        run = compiled(kernel.stem, kernel.real(instance.arguments))[instance.name]
         error = run(arguments, *sizes, ctypes.c_size_t(shared))
         if error:
             raise ShimError(f"{kernel.stem}.cu: {instance.name}: {error.decode()}")

@@ -26,6 +26,7 @@ MACHINERY = {
     "geometry",
     "im2col",
     "im2col_cuda",
+    "implicit_gemm",
     "memory",
     "space_to_depth",
     "threads",
