@@ -120,6 +120,7 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
         self.reference = body
         self.stem = body.__module__.rpartition(".")[2]
         self.name = body.__name__
+        self.rounds = True  # its results to half precision, where that is what it was given
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the kernel where there is one for these arrays, else the body."""
@@ -144,6 +145,8 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
             for value, changed in zip(args, wide, strict=True):
                 if is_half(value):
                     value[...] = changed.astype(value.dtype)
+        if not self.rounds:
+            return result
         return tuple(_rounded(y, half) for y in result) if isinstance(result, tuple) else _rounded(result, half)
 
 

@@ -49,10 +49,8 @@ class BatchNorm2d(Layer):
         """See `Layer.forward`."""
         self.check(x)
         if not train:
-            running = self.running_mean.value
-            mean = running.astype(x.dtype)
-            rest = (running - mean).astype(x.dtype)  # 0, but where x is in half precision
-            return self._normalised(x, mean, rest, self.running_var.value)[0], None
+            mean = self.running_mean.value
+            return self._normalised(x, mean, array_module(x).zeros_like(mean), self.running_var.value)[0], None
         m = x.size // x.shape[-1]
         if m == 1:
             raise ShapeError(f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x")
@@ -63,7 +61,7 @@ class BatchNorm2d(Layer):
         return y, (x, mean, rest, inv_std)
 
     def _normalised(self, x: NHWC, mean: Array, rest: Array, var: Array) -> tuple[NHWC, Array]:
-        inv_std = (1 / array_module(var).sqrt(var + var.dtype.type(self.eps))).astype(x.dtype, copy=False)
+        inv_std = 1 / array_module(var).sqrt(var + var.dtype.type(self.eps))
         return batch_norm2d(x, mean, rest, inv_std, self.gamma.value, self.beta.value), inv_std
 
     def backward(

@@ -11,7 +11,8 @@ from minidl.ops.channel_sum import channel_dot, channel_sum
 def batch_statistics(x: NHWC) -> tuple[Array, Array, Array]:
     """mean + rest = 1/m · Σ x,    var = 1/m · Σ (x − mean − rest)²,    for each channel's m = N·H·W numbers
 
-    x (N, H, W, C) → mean, rest, var (C,). The mean is two numbers: what the first is off by, the second holds.
+    x (N, H, W, C) → mean, rest, var (C,), of float32 where x is in half precision. The mean is two numbers: what the
+    first is off by, the second holds.
     """
     m = x.dtype.type(x.size // x.shape[-1])
     mean = channel_sum(x) / m
@@ -19,6 +20,9 @@ def batch_statistics(x: NHWC) -> tuple[Array, Array, Array]:
     rest = channel_sum(centred) / m
     centred -= rest
     return mean, rest, channel_dot(centred, centred) / m
+
+
+batch_statistics.rounds = False
 
 
 @accelerated
