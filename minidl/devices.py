@@ -78,6 +78,8 @@ def device_name(device: str) -> str:
 
     >>> device_name("cpu")
     'the processor'
+
+    Raises: as `parse_device`: ArgumentError, DeviceError.
     """
     device = parse_device(device)
     if device == "cpu":

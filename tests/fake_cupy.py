@@ -62,10 +62,10 @@ class OutOfMemoryError(MemoryError):
 
 
 class Statistics(SimpleNamespace):
-    """largest: bytes that one array may have. fetched: how often something came back to the host."""
+    """largest: bytes that one array may have. fetched: how often something came back to the host. launched: kernels."""
 
 
-statistics = Statistics(largest=MEMORY, fetched=0)
+statistics = Statistics(largest=MEMORY, fetched=0, launched=0)
 
 
 class ndarray:  # noqa: N801
@@ -238,6 +238,7 @@ class Kernels(cuda_shim.Shim):
         return ndarray(super().empty(shape, dtype, like.hidden), like.device.id)
 
     def launch(self, kernel: Any, instance: Any, grid: Any, block: Any, args: list[Any], shared: int) -> None:
+        statistics.launched += 1
         plain = [bare(value) if isinstance(value, ndarray) else value for value in args]
         super().launch(kernel, instance, grid, block, plain, shared)
 
@@ -247,7 +248,7 @@ def installed(kernels: str = "reference") -> Iterator[ModuleType]:
     """Inside, `import cupy` gives the stand-in. kernels: "reference", or "auto" for the GPU's own, through the shim."""
     before, cupy = sys.modules.get("cupy"), module()
     sys.modules["cupy"] = cupy
-    vars(statistics).update(largest=MEMORY, fetched=0)
+    vars(statistics).update(largest=MEMORY, fetched=0, launched=0)
     try:
         with cuda.computed_by(Kernels()), minidl.settings(kernels=kernels):
             yield cupy

@@ -26,6 +26,7 @@ from minidl.optim import SGD
 from minidl.training import Config, load_run, resume, train
 from minidl.training.checkpoint import load_checkpoint
 from minidl.training.report import Reporter
+from minidl.warmup import warm_up
 
 CONFIG = Config(model="lenet5", data="synthetic:28x28x1:3:20", epochs=2, batch=8, lr=0.05, device="cuda:1")
 DROPPING = replace(
@@ -302,7 +303,7 @@ def stepped(parameter, gradient):
         (lambda h, d: lambda: SoftmaxCrossEntropy(weight=d[0, 0, 0]), "weight: expected an array on cpu, got one on"),
         (lambda h, d: lambda: (lambda loss: loss.backward(loss.forward(d, d)[1], h))(MeanSquaredError("none")),
          "scale: expected an array on cuda:0, got one on cpu"),
-        (lambda h, d: lambda: Linear(4, 3).to("cuda").weight.accumulate(h[0, 0]), "gradient: expected an array on cuda"),
+        (lambda h, d: lambda: Linear(4, 3).to("cuda").weight.accumulate(h[0, 0]), "gradient: expected an array on cu"),
         (lambda h, d: lambda: stepped(Linear(4, 3).to("cuda").weight, h[0, 0]),
          "SGD: the gradient of weight: expected an array on cuda:0, got one on cpu"),
     ],
@@ -349,6 +350,12 @@ def test_out_of_memory_elsewhere(stand_in):
         Linear(30, 30).to("cuda")
     assert (caught.value.asked, caught.value.total) == (3600, fake_cupy.MEMORY)
     assert isinstance(caught.value, MemoryError) and isinstance(caught.value, DeviceError)
+
+
+def test_kernels_are_compiled_ahead(gpu):
+    launched = fake_cupy.statistics.launched
+    warm_up(device="cuda:1")
+    assert (fake_cupy.statistics.launched > launched) == (gpu.computes_by == "cuda")
 
 
 def test_masks_are_those_of_the_cpu(gpu):
