@@ -16,9 +16,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import cache, update_wrapper
 from importlib.util import find_spec
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from minidl.arrays import array_module, device_of, is_array
+from minidl.arrays import array_module, device_of, is_array, is_half
 from minidl.errors import ArgumentError, DeviceError, UnknownNameError
 
 CHOICES = {
@@ -118,7 +118,10 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the kernel where there is one for these arrays, else the body."""
-        kernel = _kernel_for(self.stem, self.name, (*args, *kwargs.values()))
+        given = (*args, *kwargs.values())
+        kernel = _kernel_for(self.stem, self.name, given)
+        if not _on_gpu(kernel) and any(map(is_half, given)):
+            return cast(R, self._in_float32(args, kwargs))
         if kernel is None:
             return self.reference(*args, **kwargs)
         options = {name: _contiguous(value) for name, value in kwargs.items()}
@@ -126,6 +129,29 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
             options["algorithm"] = getattr(_current.get(), self.stem)
         result: R = kernel(*map(_contiguous, args), **options)
         return result
+
+    def _in_float32(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What an op does in half precision where no kernel knows it: float32 within, rounded at the end."""
+        half = next(value for value in (*args, *kwargs.values()) if is_half(value)).dtype
+        wide = [_widened(value) for value in args]
+        result = self(*wide, **{name: _widened(value) for name, value in kwargs.items()})
+        if result is None:  # it has written into its arguments
+            for value, changed in zip(args, wide, strict=True):
+                if is_half(value):
+                    value[...] = changed.astype(value.dtype)
+        return tuple(_rounded(y, half) for y in result) if isinstance(result, tuple) else _rounded(result, half)
+
+
+def _widened(value: Any) -> Any:
+    return value.astype("float32") if is_half(value) else value
+
+
+def _rounded(result: Any, dtype: Any) -> Any:
+    return result.astype(dtype) if is_array(result) and result.dtype.name == "float32" else result
+
+
+def _on_gpu(kernel: Callable[..., Any] | None) -> bool:
+    return kernel is not None and kernel.__module__.endswith("_cuda")
 
 
 def _contiguous(value: Any) -> Any:

@@ -21,6 +21,7 @@ NHWC: TypeAlias = Array  # (samples, height, width, channels)
 DTypeLike: TypeAlias = Any
 
 FLOATS = ("float32", "float64")
+HALVES = ("float16", "bfloat16")
 
 
 def is_array(x: object) -> bool:
@@ -34,8 +35,17 @@ def is_array(x: object) -> bool:
 
 
 def has_float_dtype(x: Array) -> bool:
-    """Whether the engine computes in the array's dtype: float32 or float64, in the byte order of the machine."""
-    return x.dtype.name in FLOATS and x.dtype.isnative
+    """Whether the engine computes in the array's dtype: one of FLOATS and HALVES, in the byte order of the machine."""
+    return x.dtype.name in FLOATS + HALVES and x.dtype.isnative
+
+
+def is_half(x: object) -> bool:
+    """Whether x is an array of float16 or bfloat16.
+
+    >>> is_half(np.ones(3, np.float16)), is_half(np.ones(3))
+    (True, False)
+    """
+    return is_array(x) and x.dtype.itemsize == 2 and x.dtype.name in HALVES  # type: ignore[attr-defined]
 
 
 def as_array(name: str, values: Any, like: Array) -> Array:
@@ -85,15 +95,21 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     >>> float_dtype("float64")
     dtype('float64')
 
-    Raises: DTypeError for anything but float32 and float64.
+    Raises: DTypeError for anything but FLOATS and HALVES, and for bfloat16 where ml_dtypes is not installed.
     """
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            raise DTypeError("dtype: NumPy knows bfloat16 through ml_dtypes only; pip install ml_dtypes") from error
+        dtype = ml_dtypes.bfloat16
     try:
         result = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except (TypeError, ValueError):
         result = None
-    if result is None or result.name not in FLOATS or not result.isnative:
+    if result is None or result.name not in FLOATS + HALVES or not result.isnative:
         got = repr(dtype) if result is None else result.name if result.isnative else f"{result.str} of foreign bytes"
-        raise DTypeError(f"dtype: expected one of {', '.join(FLOATS)}, got {got}")
+        raise DTypeError(f"dtype: expected one of {', '.join(FLOATS + HALVES)}, got {got}")
     return result
 
 

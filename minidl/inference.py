@@ -1,4 +1,4 @@
-"""The same net in fewer passes over memory: `fuse` for training, `inference` when nothing is left to learn."""
+"""The same net in fewer passes over memory: `fuse` and `lowered` for training, `inference` for all that follows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import NHWC, Array, array_module, is_array
+from minidl.arrays import NHWC, Array, DTypeLike, array_module, float_dtype, is_array
 from minidl.combine import Container, Sequential
 from minidl.errors import expect_a
 from minidl.layer import Buffer, Layer, Parameter
@@ -18,7 +18,7 @@ from minidl.ops.linear import linear
 from minidl.ops.relu import relu_gradient
 from minidl.random import Key
 
-__all__ = ["fuse", "inference"]
+__all__ = ["fuse", "inference", "lowered"]
 
 Holder = Parameter | Buffer
 
@@ -33,6 +33,20 @@ def fuse(net: Layer) -> Layer:
     """
     expect_a(Layer, "fuse", "net", net)
     return _rebuilt(net, lambda holder: holder, lambda layer: layer)
+
+
+def lowered(net: Layer, dtype: DTypeLike) -> Layer:
+    """What `fuse` makes of a net, with parameters of its own of another dtype. Buffers are shared.
+
+    Raises: ArgumentError for what is no layer; DTypeError for another dtype than those that the engine computes in.
+    """
+    expect_a(Layer, "lowered", "net", net)
+    dtype = float_dtype(dtype)
+
+    def held(holder: Holder) -> Holder:
+        return holder if isinstance(holder, Buffer) else Parameter(holder.value.astype(dtype))
+
+    return _rebuilt(net, held, lambda layer: layer)
 
 
 def inference(net: Layer) -> Layer:

@@ -17,6 +17,7 @@ from minidl.arrays import (
     float_dtype,
     has_float_dtype,
     is_array,
+    is_half,
     require_array,
     require_device,
     to_device,
@@ -199,14 +200,17 @@ class Layer:
     def to(self, device: str | None = None, dtype: DTypeLike = None) -> Self:
         """Move all parameters and buffers to a device and a dtype, in place; returns self.
 
-        Do it before an optimiser is made: the optimiser's state does not move along.
+        Do it before an optimiser is made: the optimiser's state does not move along. Buffers stay float32 beside
+        half-precision parameters: a running mean that follows in small steps would stand still.
 
         Raises: ArgumentError, DeviceError for a device that cannot be; DTypeError for another dtype.
         """
         device = None if device is None else parse_device(device)
         dtype = None if dtype is None else float_dtype(dtype)
         for holder in self._holders().values():
-            value = holder.value if dtype is None else holder.value.astype(dtype, copy=False)
+            narrow = dtype is not None and dtype.itemsize == 2 and isinstance(holder, Buffer)
+            kept = np.dtype(np.float32) if narrow else dtype
+            value = holder.value if kept is None else holder.value.astype(kept, copy=False)
             holder.value = value if device is None else to_device(value, device)
         self.zero_grad()
         return self
@@ -294,7 +298,7 @@ class Layer:
         for name, holder in vars(self).items():
             if isinstance(holder, Parameter | Buffer):
                 value = holder.value
-                if value.dtype != x.dtype:
+                if value.dtype != x.dtype and not (isinstance(holder, Buffer) and is_half(x)):
                     raise DTypeError(
                         f"{self}: its {name} is {value.dtype.name} but x is {x.dtype.name}; "
                         f"convert one: net.to(dtype='{x.dtype.name}') or x.astype('{value.dtype.name}')"
@@ -335,9 +339,9 @@ class Layer:
             raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}{plain}")
         if dy.shape != shape:
             raise ShapeError(f"{self}: expected the shape of the output {shape}, got {dy.shape} in dy")
-        dtypes = FLOATS if partner is None or not has_float_dtype(partner) else (partner.dtype.name,)
-        if dy.dtype.name not in dtypes or not has_float_dtype(dy):
-            expected = " or ".join(dtypes)
+        dtype = partner.dtype if partner is not None and has_float_dtype(partner) else dy.dtype
+        if dy.dtype != dtype or not has_float_dtype(dy):
+            expected = " or ".join(FLOATS) if dtype is dy.dtype else dtype.name
             got = dy.dtype.name if dy.dtype.isnative else f"{dy.dtype.name} of foreign byte order"
             raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {got} in dy")
         if partner is not None and device_of(dy) != device_of(partner):

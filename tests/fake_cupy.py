@@ -27,7 +27,7 @@ FUNCTIONS = """
     where zeros zeros_like empty asarray
 """.split()  # noqa: SIM905
 CONSTANTS = "float32 float64 finfo inf int64 uint64".split()  # noqa: SIM905
-METHODS = "all any argmax astype copy max mean min ravel reshape sum".split()  # noqa: SIM905
+METHODS = "all any argmax astype copy max mean min ravel reshape sum view".split()  # noqa: SIM905
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides".split()  # noqa: SIM905
 OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()  # noqa: SIM905
 COMPARISONS = "lt le eq ne gt ge".split()  # noqa: SIM905
@@ -54,6 +54,24 @@ class Device:
     @property
     def mem_info(self) -> tuple[int, int]:
         return MEMORY // 4, MEMORY
+
+
+class Stream:
+    """Everything happens at once here; tests/data/test_upload.py looks at the order."""
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        pass
+
+    def wait_event(self, event: Event) -> None:
+        pass
+
+
+class Event:
+    def record(self, stream: Stream) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
 
 
 class OutOfMemoryError(MemoryError):
@@ -89,11 +107,15 @@ class ndarray:  # noqa: N801
 
     @property
     def flags(self) -> SimpleNamespace:
-        return SimpleNamespace(c_contiguous=self.hidden.flags.c_contiguous)
+        flags = self.hidden.flags
+        return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
 
     @property
     def T(self) -> ndarray:  # noqa: N802
         return ndarray(self.hidden.T)
+
+    def set(self, host: np.ndarray, stream: Stream) -> None:
+        self.hidden[...] = host
 
     def item(self) -> Any:
         return self.get().item()
@@ -221,6 +243,10 @@ def module() -> ModuleType:
             runtime=Runtime(),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+            Stream=Stream,
+            Event=Event,
+            get_current_stream=Stream,
+            alloc_pinned_memory=bytearray,
         ),
         is_available=lambda: True,
         __version__="14.2.0",
@@ -237,10 +263,13 @@ class Kernels(cuda_shim.Shim):
     def empty(self, shape: tuple[int, ...], dtype: Any, like: ndarray) -> ndarray:
         return ndarray(super().empty(shape, dtype, like.hidden), like.device.id)
 
-    def launch(self, kernel: Any, instance: Any, grid: Any, block: Any, args: list[Any], shared: int) -> None:
+    def matmul(self, a: ndarray, b: ndarray, out: ndarray) -> None:
+        super().matmul(bare(a), bare(b), bare(out))
+
+    def launch(self, instance: Any, grid: Any, block: Any, args: list[Any], shared: int) -> None:
         statistics.launched += 1
         plain = [bare(value) if isinstance(value, ndarray) else value for value in args]
-        super().launch(kernel, instance, grid, block, plain, shared)
+        super().launch(instance, grid, block, plain, shared)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ from minidl.errors import (
     ShapeError,
     UnknownNameError,
 )
-from minidl.inference import fuse, inference
+from minidl.inference import fuse, inference, lowered
 from minidl.initializers import constant, glorot, he, initialize, normal
 from minidl.layers import (
     AvgPool2d,
@@ -119,7 +119,7 @@ def of_any_layer(layer: Layer, shape: tuple[int, ...]) -> list[Line]:
         (lambda: layer(np.ma.array(x)), ArgumentError, "as x, got MaskedArray; np.asarray(x) makes it one"),
         (lambda: layer(np.eye(4).view(np.matrix)), ArgumentError, "as x, got matrix; np.asarray(x) makes it one"),
         (lambda: layer(x.astype(int)), DTypeError, "float64, got int64 in x; convert it with x.astype(np.float32)"),
-        (lambda: layer(x.astype("float16")), DTypeError, "expected float32 or float64, got float16 in x"),
+        (lambda: layer(x.astype("complex64")), DTypeError, "expected float32 or float64, got complex64 in x"),
         (lambda: layer(x.astype("complex128")), DTypeError, "expected float32 or float64, got complex128 in x"),
         (lambda: layer(x.astype("uint8")), DTypeError, "expected float32 or float64, got uint8 in x"),
         (lambda: layer(x.astype(bool)), DTypeError, "expected float32 or float64, got bool in x"),
@@ -145,7 +145,7 @@ def of_any_layer(layer: Layer, shape: tuple[int, ...]) -> list[Line]:
         (lambda: backward(y[:1]), ShapeError, "in dy"),
         (lambda: backward(np.concatenate([y, y], axis=-1)), ShapeError, "in dy"),
         (lambda: backward(y.astype(int)), DTypeError, "got int64 in dy"),
-        (lambda: backward(y.astype("float16")), DTypeError, "got float16 in dy"),
+        (lambda: backward(y.astype("complex64")), DTypeError, "got complex64 in dy"),
         (lambda: backward(y.astype(">f4")), DTypeError, "got float32 of foreign byte order in dy"),
     ]  # fmt: skip
 
@@ -376,9 +376,9 @@ state = net.state_dict()
 lines("layers.Layer",
       (lambda: net.to("gpu"), ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
       (lambda: net.to(0), ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 0"),
-      (lambda: net.to(dtype="float16"), DTypeError, "dtype: expected one of float32, float64, got float16"),
-      (lambda: net.to(dtype="flaot32"), DTypeError, "dtype: expected one of float32, float64, got 'flaot32'"),
-      (lambda: net.to(dtype=">f4"), DTypeError, "dtype: expected one of float32, float64, got >f4 of foreign bytes"),
+      (lambda: net.to(dtype="complex64"), DTypeError, "float16, bfloat16, got complex64"),
+      (lambda: net.to(dtype="flaot32"), DTypeError, "float16, bfloat16, got 'flaot32'"),
+      (lambda: net.to(dtype=">f4"), DTypeError, "float16, bfloat16, got >f4 of foreign bytes"),
       (lambda: net.load_state_dict([1, 2]), ArgumentError,
        "state: expected arrays by name, as state_dict() gives them, got [1, 2]"),
       (lambda: net.load_state_dict({}), CheckpointError, "the weights belong to another model: fc.weight is missing"),
@@ -398,8 +398,8 @@ lines("layers.Parameter",
       (lambda: Parameter(None), ArgumentError, "value: expected a plain NumPy or CuPy array, got None"),
       (lambda: Parameter(ones(2, dtype="int64")), DTypeError,
        "value: expected an array of float32 or float64, got ndarray of int64"),
-      (lambda: Parameter(ones(2, dtype="float16")), DTypeError,
-       "value: expected an array of float32 or float64, got ndarray of float16"),
+      (lambda: Parameter(ones(2, dtype="complex64")), DTypeError,
+       "value: expected an array of float32 or float64, got ndarray of complex64"),
       (lambda: Parameter(ones(2, dtype=">f8")), DTypeError,
        "value: expected an array of float32 or float64, got ndarray of >f8"),
       (lambda: Parameter.drawn(3, lambda: ones(3)), ShapeError, "shape: expected a tuple of positive sizes, got 3"),
@@ -762,10 +762,10 @@ lines("random.philox",
       (lambda: philox((0, 0, 0, 0), (0, 1 << 32)), ArgumentError,
        "key: expected an integer from 0 to 2**32 - 1, got 4294967296"))
 lines("arrays.float_dtype",
-      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError, "dtype: expected one of float32, float64, got"),
-      (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64, got int64"),
+      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError, "float16, bfloat16, got"),
+      (lambda: arrays.float_dtype(int), DTypeError, "float16, bfloat16, got int64"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
-       "dtype: expected one of float32, float64, got >f8 of foreign bytes"))
+       "float16, bfloat16, got >f8 of foreign bytes"))
 for asked in (devices.parse_device, devices.device_name, lambda device: devices.using(device).__enter__()):
     lines(f"devices.{getattr(asked, '__name__', '').replace('<lambda>', 'using')}",
           *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), asked,
@@ -792,7 +792,11 @@ for subject in "accelerate.num_threads", "minidl.num_threads":
     lines(subject, *each(("0", "-2", "two", "1.5", " "), lambda wanted, monkeypatch: threads(monkeypatch, wanted),
             ArgumentError, "MINIDL_NUM_THREADS: expected a positive integer, got"))
 
-for name, make in ("inference.fuse", fuse), ("inference.inference", inference):
+for name, make in (
+    ("inference.fuse", fuse),
+    ("inference.inference", inference),
+    ("inference.lowered", lambda net: lowered(net, "float32")),
+):
     lines(name, *each(("alexnet", None, 3, 1.5, {}), make, ArgumentError, "net: expected a Layer, got"))
 for subject in "accelerate.set_num_threads", "minidl.set_num_threads":
     lines(subject, *each((0, -1, 1.5, "two", None, True), accelerate.set_num_threads,
@@ -1014,7 +1018,7 @@ lines("data.Loader",
       (lambda: loaded(train=True), ArgumentError,
        "key: training draws order, crops and mirroring from one; pass key=Key(seed)"),
       (lambda: loaded(train=True, key=7), ArgumentError, "Loader: key: expected a Key, got 7"),
-      (lambda: loaded(dtype="float16"), DTypeError, "dtype: expected one of float32, float64, got float16"),
+      (lambda: loaded(dtype="complex64"), DTypeError, "float16, bfloat16, got complex64"),
       (lambda: loaded(on_bad_image="ignore"), UnknownNameError, "unknown on_bad_image 'ignore'"),
       (lambda: loaded(prefetch=-1), ArgumentError, "Loader: prefetch: expected an integer of at least 0, got -1"),
       (lambda: loaded().epoch(-1), ArgumentError, "epoch: expected an integer of at least 0, got -1"),
@@ -1037,14 +1041,14 @@ lines("data.Preprocessing",
       (lambda: how.pixels(pixels[0] / 255), DTypeError, "image: expected uint8 from 0 to 255, got float64"),
       (lambda: how.pixels(pixels), ShapeError, "image: expected (height, width, 1 or 3), got (3, 8, 8, 1)"),
       (lambda: how.pixels(pixels[0, :0]), ShapeError, "image: expected (height, width, 1 or 3), got (0, 8, 1)"),
-      (lambda: how.apply(pixels[0], dtype="float16"), DTypeError, "dtype: expected one of float32, float64, got"),
+      (lambda: how.apply(pixels[0], dtype="complex64"), DTypeError, "float16, bfloat16, got"),
       (lambda: how.pixels(pixels[0], top=2.0), ArgumentError, "top: expected a number in [0, 1], got 2.0"),
       (lambda: how.pixels(pixels[0], left=nan), ArgumentError, "left: expected a number in [0, 1], got nan"),
       (lambda: how.pixels(pixels[0], mirrored="no"), ArgumentError, "mirrored: expected True or False, got 'no'"),
       (lambda: how.normalise(None), ArgumentError, "pixels: expected a plain NumPy or CuPy array, got None"),
       (lambda: how.normalise(np.zeros((8, 8, 3), np.uint8)), ShapeError,
        "pixels: expected (height, width, 1) or a batch of it, got (8, 8, 3)"),
-      (lambda: how.normalise(pixels, "int8"), DTypeError, "dtype: expected one of float32, float64, got int8"),
+      (lambda: how.normalise(pixels, "int8"), DTypeError, "float16, bfloat16, got int8"),
       (lambda: how.resized(OneColour([0])), ArgumentError, "split: expected an ArraySplit, got "),
       (lambda: Preprocessing.measured_on(pixels, height=6, width=5), ArgumentError,
        "split: expected a Split, got ndarray of uint8"),
@@ -1103,7 +1107,8 @@ lines("training.Config",
       (lambda: Config(warmup=99), ArgumentError, "warmup: expected at most the 16 epochs"),
       (lambda: Config(schedule="cosin"), UnknownNameError, "unknown schedule 'cosin': did you mean 'cosine'"),
       (lambda: Config(optimizer="adam"), UnknownNameError, "unknown optimizer 'adam': did you mean 'adamw'"),
-      (lambda: Config(dtype="float16"), UnknownNameError, "unknown dtype 'float16'"),
+      (lambda: Config(precision="half"), UnknownNameError, "unknown precision 'half'"),
+      (lambda: Config(precision="tf32"), ArgumentError, "precision: tf32 is a mode of a GPU's matrix products"),
       (lambda: Config(on_bad_image="ignore"), UnknownNameError, "unknown on_bad_image 'ignore'"),
       (lambda: Config.from_mapping({"epoch": 3}, "a test"), UnknownNameError,
        "unknown setting in a test 'epoch': did you mean 'epochs'"),
@@ -1295,7 +1300,7 @@ EXEMPT = {
         "data.Batch", "gradcheck.Element", "gradcheck.Report", "gradcheck.TensorReport", "gradcheck.Curve",
         "gradcheck.ErrorMap", "gradcheck.Sweep", "summary.View", "summary.Row", "summary.Summary", "catalogue.Case",
     },
-    "takes anything": {"arrays.is_array", "arrays.array_module", "catalogue.kind", "catalogue.plain"},
+    "takes anything": {"arrays.is_array", "arrays.is_half", "arrays.array_module", "catalogue.kind", "catalogue.plain"},
     "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.require_device", "arrays.has_float_dtype"},
     "an abstract base, whose heirs are in the table": {"losses.Loss"},
     "a tool for those who write layers or ops": {"accelerate.accelerated", "initializers.bare"},

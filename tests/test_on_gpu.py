@@ -154,7 +154,7 @@ def assert_close(a, b, rtol=0.0):
         scale = np.abs(others[name]).max(initial=0)
         np.testing.assert_allclose(array, others[name], rtol=rtol, atol=rtol * scale, err_msg=name)
     for row, there in zip(state["history"], other["history"], strict=True):
-        for name in row.keys() - {"images_per_s"}:
+        for name in row.keys() - {"images_per_s", "waiting"}:
             assert row[name] == pytest.approx(there[name], rel=rtol, abs=0), name
 
 
@@ -166,6 +166,15 @@ def test_a_training_is_that_of_the_cpu(config, gpu, tmp_path):
     assert result.finished
     # The stand-in computes with NumPy, so the bodies of the ops give the same bits.
     assert_close(tmp_path / "gpu", tmp_path / "cpu", rtol=0.0 if gpu.computes_by == "reference" else 1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_training_in_half_precision(precision, gpu, tmp_path):
+    if precision == "bf16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed, so there is no bfloat16")
+    result = train(replace(CONFIG, precision=precision, checkpoint_every=1), tmp_path / "gpu")
+    assert result.finished and np.isfinite(result.train_loss)
+    assert resume(tmp_path / "gpu", epochs=3).finished
 
 
 def test_a_log_has_every_step_that_the_cpu_s_has(stand_in, tmp_path):

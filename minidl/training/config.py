@@ -11,10 +11,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from minidl.arrays import FLOATS
 from minidl.errors import ArgumentError, DataError, FormatError, UnknownNameError, told
 from minidl.layer import Parameter
 from minidl.optim import SGD, AdamW, Optimizer
+from minidl.precision import PRECISIONS, dtype_of
 from minidl.schedules import SCHEDULES, Constant, Cosine, Plateau, Schedule, Step, WarmUp
 
 
@@ -48,7 +48,7 @@ class Config:
     init: str = _setting("he", "he, glorot, or one of the model's own: paper, caffe.")
     seed: int = _setting(0, "Fixes weights, data order, augmentation and dropout.")
     device: str = _setting("cpu", "cpu, cuda or cuda:N.")
-    dtype: str = _setting("float32", "float32 or float64.")
+    precision: str = _setting("float32", "float32, float64, bf16 or fp16; on a GPU also tf32.")
     on_bad_image: str = _setting("raise", "raise, or skip images that cannot be read, and count them.")
     checkpoint_every: int = _setting(0, "Steps between checkpoints; 0 saves once an epoch.")
 
@@ -75,11 +75,19 @@ class Config:
         if not 0 <= self.label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing: expected a number from 0 to 1, got {self.label_smoothing}")
         choices: dict[str, tuple[str, ...]] = {
-            "schedule": SCHEDULES, "optimizer": OPTIMIZER_NAMES, "dtype": FLOATS, "on_bad_image": ("raise", "skip")
+            "schedule": SCHEDULES, "optimizer": OPTIMIZER_NAMES, "precision": tuple(PRECISIONS),
+            "on_bad_image": ("raise", "skip"),
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ArgumentError("precision: tf32 is a mode of a GPU's matrix products; use float32 on the cpu")
+
+    @property
+    def dtype(self) -> str:
+        """Of the images, the weights and the optimiser."""
+        return dtype_of(self.precision)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Config:

@@ -308,7 +308,7 @@ class LoadedRun:
         loader = Loader(
             dataset.train if split == "train" else dataset.test,
             self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
-            on_bad_image=on_bad_image or self.config.on_bad_image,
+            on_bad_image=on_bad_image or self.config.on_bad_image, device=self.config.device,
         )  # fmt: skip
         with using(self.config.device):
             tally = evaluate(inference(self.net), loader.epoch(), self.config.device)

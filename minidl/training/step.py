@@ -13,6 +13,7 @@ from minidl.errors import ArgumentError, NonFiniteError, expect_a
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
+from minidl.precision import MixedPrecision
 from minidl.random import Key
 
 CURE = "try a lower learning rate, a warm-up or another init"
@@ -29,7 +30,8 @@ def train_step(
     *,
     check: bool = True,
 ) -> tuple[Any, Array]:
-    """Forward, loss, backward, update: returns the loss and the logits that it was computed from.
+    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a step
+    whose gradients overflow changes no parameter.
 
     check: look at the loss before anything is changed. On a GPU the host then waits for it, in each step; without, the
         loss is returned unread, as an array on the device.
@@ -49,13 +51,19 @@ def train_step(
         raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
     if check:
         value = float(value)
-        if not math.isfinite(value):
+        if not math.isfinite(value) and not may_skip(net):
             raise NonFiniteError(f"the loss is {value}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):
         net.backward(loss.backward(loss_cache), cache, input_gradient=False)
-        optimizer.step(lr)
+        if not (isinstance(net, MixedPrecision) and net.overflowed):
+            optimizer.step(lr)
     optimizer.zero_grad()
     return value, logits
+
+
+def may_skip(net: Layer) -> bool:
+    """Whether a loss that is not finite only costs the step: in float16, where a lower loss scale may cure it."""
+    return isinstance(net, MixedPrecision) and net.may_skip
 
 
 def blame(net: Layer, images: Array, key: Key) -> str:
@@ -71,6 +79,8 @@ def blame(net: Layer, images: Array, key: Key) -> str:
 
 @np.errstate(all="ignore")
 def _first_bad_layer(layer: Layer, x: Array, key: Key) -> str | None:
+    if isinstance(layer, MixedPrecision):
+        return _first_bad_layer(layer.net, x.astype(layer.dtype), key)
     if not isinstance(layer, Sequential):
         return "" if not _finite(layer.forward(x, train=True, key=key)[0]) else None
     for name, child in layer.layers.items():

@@ -9,22 +9,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from minidl.arrays import Array, to_device
 from minidl.data import Dataset, Loader, Preprocessing
 from minidl.errors import NonFiniteError
-from minidl.inference import fuse
 from minidl.layer import Layer
 from minidl.losses import SoftmaxCrossEntropy
+from minidl.precision import MixedPrecision, working
 from minidl.random import Key
 from minidl.training.config import Config
 from minidl.training.metrics import Tally, evaluate, figures, read, read_every
 from minidl.training.report import Reporter
-from minidl.training.step import CURE, finite_parameters, train_step
+from minidl.training.step import CURE, finite_parameters, may_skip, train_step
 
 LOG_EVERY = 20  # steps between two lines of the log
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """How many seconds one has waited for the next of something."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, items: Iterator[T]) -> Iterator[T]:
+        """The items, each waited for."""
+        while True:
+            begin = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - begin
+            yield item
 
 
 class Trainer:
@@ -49,7 +69,7 @@ class Trainer:
         save: Callable[[Trainer], None] = lambda trainer: None,
     ) -> None:
         self.net = net.to(config.device, config.dtype)
-        self.fused = fuse(self.net)  # the same parameters
+        self.working = working(self.net, config.precision)  # it computes, over the same parameters
         self.dataset, self.preprocessing, self.config = dataset, preprocessing, config
         self.reporter = reporter or Reporter()
         self.stop, self.log, self.save = stop, log, save
@@ -75,6 +95,7 @@ class Trainer:
             key=self.key.at("data"),
             dtype=self.config.dtype,
             on_bad_image=self.config.on_bad_image,
+            device=self.config.device,
         )
 
     @property
@@ -122,8 +143,9 @@ class Trainer:
         first_batch = self.step - epoch * self.steps_per_epoch
         begin, seen_before = time.perf_counter(), self.tally.count
         batches = self.train_loader.epoch(epoch, first_batch)
+        waiting = Stopwatch()
         try:
-            for batch in batches:
+            for batch in waiting.over(batches):
                 self._run_step(epoch * self.steps_per_epoch + batch.index, batch.images, batch.labels)
                 if self.stop():
                     self._save()
@@ -149,6 +171,7 @@ class Trainer:
             "test_top1": test.top1,
             "test_top5": test.top5,
             "images_per_s": (self.tally.count - seen_before) / seconds,
+            "waiting": waiting.seconds / seconds,
             "skipped_images": len(self.train_loader.skipped) + len(self.test_loader.skipped),
         }
         self.history.append(row)
@@ -163,7 +186,7 @@ class Trainer:
         every = read_every(device)
         try:
             loss, logits = train_step(
-                self.fused, self.loss, self.optimizer, to_device(images, device), labels, lr, self.key.at(step),
+                self.working, self.loss, self.optimizer, to_device(images, device), labels, lr, self.key.at(step),
                 check=every == 1,
             )  # fmt: skip
         except NonFiniteError as error:
@@ -176,7 +199,7 @@ class Trainer:
     def _read(self) -> None:
         """Count, log and report the steps that this has not been done for."""
         for (step, lr, count), (loss, top1_hits, top5_hits) in read(self._unread):
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) and not may_skip(self.working):
                 raise NonFiniteError(f"step {step}, lr {lr:g}: the loss is {loss}; {CURE}")
             self._tally.take(count, loss, top1_hits, top5_hits)
             if step % LOG_EVERY == 0:
@@ -205,6 +228,7 @@ class Trainer:
             "tally": self.tally.to_dict(),
             "history": self.history,
             "schedule": self.schedule.history,
+            "loss_scale": self.working.state() if isinstance(self.working, MixedPrecision) else {},
         }
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
@@ -222,3 +246,5 @@ class Trainer:
         self._tally = Tally(**state["tally"])
         for step, error in state["schedule"]:
             self.schedule = self.schedule.observed(step, error)
+        if isinstance(self.working, MixedPrecision):
+            self.working.restore(state["loss_scale"])

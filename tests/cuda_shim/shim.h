@@ -82,6 +82,8 @@ template <class V> V __shfl_down_sync(unsigned, V v, unsigned by) {
 template <class V> V __shfl_xor_sync(unsigned, V v, unsigned mask) { return shim::exchanged(v, shim::lane() ^ mask); }
 template <class V> V __shfl_sync(unsigned, V v, unsigned from) { return shim::exchanged(v, from); }
 template <class V> V __ldg(const V* p) { return *p; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
 
 #define SHARED(type, name, dimensions)     \

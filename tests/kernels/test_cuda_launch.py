@@ -45,7 +45,7 @@ def test_declarations_are_read():
 
 def test_numbers_get_the_type_that_is_declared(shim):
     kernel = RELU.kernels["relu_gradient"]
-    packed = cuda.pack(kernel, ("float", "1"), [numbers(), numbers(), numbers(), 8])
+    packed = cuda.Instance.of(kernel, ("float", "1")).pack([numbers(), numbers(), numbers(), 8])
     assert type(packed[3]) is np.int64
 
 

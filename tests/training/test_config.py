@@ -42,7 +42,7 @@ def test_integers_serve_as_numbers():
         ("label_smoothing", 1.5, "label_smoothing: expected"),
         ("schedule", "cosin", "unknown schedule 'cosin': did you mean 'cosine'"),
         ("optimizer", "adam", "unknown optimizer 'adam': did you mean 'adamw'"),
-        ("dtype", "float16", "unknown dtype 'float16'"),
+        ("precision", "float16", "unknown precision 'float16'"),
         ("on_bad_image", "ignore", "unknown on_bad_image 'ignore'"),
     ],
 )
