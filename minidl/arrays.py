@@ -57,10 +57,10 @@ def as_array(name: str, values: Any, like: Array) -> Array:
         raise ArgumentError(f"{name}: expected an array or lists of numbers, got {told(values)}")
     require_device(name, values, like)
     try:
-        array: Array = array_module(like).asarray(values)
+        array: Array = values if is_array(values) else np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise ArgumentError(f"{name}: expected rows of equal length, got {told(values)}") from error
-    return array
+    return to_device(array, device_of(like))
 
 
 def require_array(name: str, x: object) -> None:

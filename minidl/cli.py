@@ -375,12 +375,12 @@ def bench(
 
 
 @command
-def warmup() -> None:
+def warmup(device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu") -> None:
     """Compile every kernel ahead: later runs then begin at once."""
     from minidl.warmup import warm_up
 
     begin = time.perf_counter()
-    warm_up(lambda news: print(f"{news} …", file=sys.stderr, flush=True))
+    warm_up(lambda news: print(f"{news} …", file=sys.stderr, flush=True), device)
     print(f"all kernels are compiled ({time.perf_counter() - begin:.0f} s)")
 
 

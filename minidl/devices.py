@@ -79,7 +79,7 @@ def device_name(device: str) -> str:
     >>> device_name("cpu")
     'the processor'
 
-    Raises: ArgumentError, DeviceError as `parse_device`.
+    Raises: as `parse_device`: ArgumentError, DeviceError.
     """
     device = parse_device(device)
     if device == "cpu":

@@ -212,7 +212,9 @@ class Layer:
         device = None if device is None else parse_device(device)
         dtype = None if dtype is None else float_dtype(dtype)
         for holder in self._holders().values():
-            value = holder.value if dtype is None else holder.value.astype(_kept_dtype(holder, dtype), copy=False)
+            narrow = dtype is not None and dtype.itemsize == 2 and isinstance(holder, Buffer)
+            kept = np.dtype(np.float32) if narrow else dtype
+            value = holder.value if kept is None else holder.value.astype(kept, copy=False)
             holder.value = value if device is None else to_device(value, device)
         self.zero_grad()
         return self
@@ -341,9 +343,9 @@ class Layer:
             raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}{plain}")
         if dy.shape != shape:
             raise ShapeError(f"{self}: expected the shape of the output {shape}, got {dy.shape} in dy")
-        wanted = partner.dtype.name if partner is not None and has_float_dtype(partner) else dy.dtype.name
-        if dy.dtype.name != wanted or not has_float_dtype(dy):
-            expected = " or ".join(FLOATS) if wanted == dy.dtype.name else wanted
+        dtype = partner.dtype if partner is not None and has_float_dtype(partner) else dy.dtype
+        if dy.dtype != dtype or not has_float_dtype(dy):
+            expected = " or ".join(FLOATS) if dtype is dy.dtype else dtype.name
             got = dy.dtype.name if dy.dtype.isnative else f"{dy.dtype.name} of foreign byte order"
             raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {got} in dy")
         if partner is not None and device_of(dy) != device_of(partner):

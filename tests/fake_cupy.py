@@ -57,28 +57,21 @@ class Device:
 
 
 class Stream:
-    """Copies that are asked of it happen when somebody waits for them, from what then lies in the host's memory."""
+    """Everything happens at once here; tests/data/test_upload.py looks at the order."""
 
     def __init__(self, non_blocking: bool = False) -> None:
-        self.work: list[tuple[np.ndarray, np.ndarray]] = []
+        pass
 
     def wait_event(self, event: Event) -> None:
-        event.synchronize()
+        pass
 
 
 class Event:
-    """A place in the work of a stream."""
-
-    def __init__(self) -> None:
-        self.stream: Stream | None = None
-
     def record(self, stream: Stream) -> None:
-        self.stream = stream
+        pass
 
     def synchronize(self) -> None:
-        while self.stream and self.stream.work:
-            target, values = self.stream.work.pop(0)
-            target[...] = values
+        pass
 
 
 class OutOfMemoryError(MemoryError):
@@ -87,10 +80,10 @@ class OutOfMemoryError(MemoryError):
 
 
 class Statistics(SimpleNamespace):
-    """largest: bytes that one array may have. fetched: how often something came back to the host."""
+    """largest: bytes that one array may have. fetched: how often something came back to the host. launched: kernels."""
 
 
-statistics = Statistics(largest=MEMORY, fetched=0)
+statistics = Statistics(largest=MEMORY, fetched=0, launched=0)
 
 
 class ndarray:  # noqa: N801
@@ -121,8 +114,8 @@ class ndarray:  # noqa: N801
     def T(self) -> ndarray:  # noqa: N802
         return ndarray(self.hidden.T)
 
-    def set(self, values: np.ndarray, stream: Stream) -> None:
-        stream.work.append((self.hidden, values))
+    def set(self, host: np.ndarray, stream: Stream) -> None:
+        self.hidden[...] = host
 
     def item(self) -> Any:
         return self.get().item()
@@ -254,6 +247,10 @@ def module() -> ModuleType:
             runtime=Runtime(),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+            Stream=Stream,
+            Event=Event,
+            get_current_stream=Stream,
+            alloc_pinned_memory=bytearray,
         ),
         is_available=lambda: True,
         __version__="14.2.0",
@@ -270,10 +267,11 @@ class Kernels(cuda_shim.Shim):
     def empty(self, shape: tuple[int, ...], dtype: Any, like: ndarray) -> ndarray:
         return ndarray(super().empty(shape, dtype, like.hidden), like.device.id)
 
-    def matmul(self, a: ndarray, b: ndarray, out: ndarray, **options: Any) -> None:
-        super().matmul(bare(a), bare(b), bare(out), **options)
+    def matmul(self, a: ndarray, b: ndarray, out: ndarray) -> None:
+        super().matmul(bare(a), bare(b), bare(out))
 
     def launch(self, instance: Any, grid: Any, block: Any, args: list[Any], shared: int) -> None:
+        statistics.launched += 1
         plain = [bare(value) if isinstance(value, ndarray) else value for value in args]
         super().launch(instance, grid, block, plain, shared)
 
@@ -283,7 +281,7 @@ def installed(kernels: str = "reference") -> Iterator[ModuleType]:
     """Inside, `import cupy` gives the stand-in. kernels: "reference", or "auto" for the GPU's own, through the shim."""
     before, cupy = sys.modules.get("cupy"), module()
     sys.modules["cupy"] = cupy
-    vars(statistics).update(largest=MEMORY, fetched=0)
+    vars(statistics).update(largest=MEMORY, fetched=0, launched=0)
     try:
         with cuda.computed_by(Kernels()), minidl.settings(kernels=kernels):
             yield cupy

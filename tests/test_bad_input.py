@@ -766,7 +766,7 @@ lines("arrays.float_dtype",
             "dtype: expected one of float32, float64, float16, bfloat16, got"),
       (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
-       "dtype: expected one of float32, float64,"))
+       "float16, bfloat16, got >f8 of foreign bytes"))
 for asked in (devices.parse_device, devices.device_name, lambda device: devices.using(device).__enter__()):
     lines(f"devices.{getattr(asked, '__name__', '').replace('<lambda>', 'using')}",
           *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), asked,

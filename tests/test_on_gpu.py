@@ -26,6 +26,7 @@ from minidl.optim import SGD
 from minidl.training import Config, load_run, resume, train
 from minidl.training.checkpoint import load_checkpoint
 from minidl.training.report import Reporter
+from minidl.warmup import warm_up
 
 CONFIG = Config(model="lenet5", data="synthetic:28x28x1:3:20", epochs=2, batch=8, lr=0.05, device="cuda:1")
 DROPPING = replace(
@@ -167,6 +168,15 @@ def test_a_training_is_that_of_the_cpu(config, gpu, tmp_path):
     assert_close(tmp_path / "gpu", tmp_path / "cpu", rtol=0.0 if gpu.computes_by == "reference" else 1e-3)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_training_in_half_precision(precision, gpu, tmp_path):
+    if precision == "bf16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed, so there is no bfloat16")
+    result = train(replace(CONFIG, precision=precision, checkpoint_every=1), tmp_path / "gpu")
+    assert result.finished and np.isfinite(result.train_loss)
+    assert resume(tmp_path / "gpu", epochs=3).finished
+
+
 def test_a_log_has_every_step_that_the_cpu_s_has(stand_in, tmp_path):
     config = replace(CONFIG, data="synthetic:28x28x1:3:180", batch=4, epochs=1)
 
@@ -302,7 +312,7 @@ def stepped(parameter, gradient):
         (lambda h, d: lambda: SoftmaxCrossEntropy(weight=d[0, 0, 0]), "weight: expected an array on cpu, got one on"),
         (lambda h, d: lambda: (lambda loss: loss.backward(loss.forward(d, d)[1], h))(MeanSquaredError("none")),
          "scale: expected an array on cuda:0, got one on cpu"),
-        (lambda h, d: lambda: Linear(4, 3).to("cuda").weight.accumulate(h[0, 0]), "gradient: expected an array on"),
+        (lambda h, d: lambda: Linear(4, 3).to("cuda").weight.accumulate(h[0, 0]), "gradient: expected an array on cu"),
         (lambda h, d: lambda: stepped(Linear(4, 3).to("cuda").weight, h[0, 0]),
          "SGD: the gradient of weight: expected an array on cuda:0, got one on cpu"),
     ],
@@ -349,6 +359,12 @@ def test_out_of_memory_elsewhere(stand_in):
         Linear(30, 30).to("cuda")
     assert (caught.value.asked, caught.value.total) == (3600, fake_cupy.MEMORY)
     assert isinstance(caught.value, MemoryError) and isinstance(caught.value, DeviceError)
+
+
+def test_kernels_are_compiled_ahead(gpu):
+    launched = fake_cupy.statistics.launched
+    warm_up(device="cuda:1")
+    assert (fake_cupy.statistics.launched > launched) == (gpu.computes_by == "cuda")
 
 
 def test_masks_are_those_of_the_cpu(gpu):

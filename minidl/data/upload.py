@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl.arrays import Array
+from minidl.devices import cupy_module
 
 if TYPE_CHECKING:
     from minidl.data.loader import Batch
@@ -29,8 +30,7 @@ def upload(batches: Generator[Batch, None, None], device: str) -> Generator[Batc
 
     Images are good until the next batch is asked for; then another copy may take their place.
     """
-    import cupy
-
+    cupy = cupy_module()
     with cupy.cuda.Device(int(device.removeprefix("cuda:"))), closing(batches):
         stream = cupy.cuda.Stream(non_blocking=True)
         slots = cycle((_Slot(stream), _Slot(stream)))
@@ -55,8 +55,7 @@ class _Slot:
     """A pinned buffer, and as much memory on the device."""
 
     def __init__(self, stream: Any) -> None:
-        import cupy
-
+        cupy = cupy_module()
         self._stream = stream
         self._host: Array = np.empty(0, np.uint8)
         self._device: Any = None
@@ -64,8 +63,7 @@ class _Slot:
 
     def send(self, images: Array) -> Array:
         """Begin the copy: where the images will be on the device."""
-        import cupy
-
+        cupy = cupy_module()
         if self._host.size < images.nbytes:
             self._host = np.frombuffer(cupy.cuda.alloc_pinned_memory(images.nbytes), np.uint8, images.nbytes)
             self._device = cupy.empty(images.nbytes, np.uint8)  # which earlier work of the net may still be using
@@ -82,12 +80,8 @@ class _Slot:
 
     def wait(self) -> None:
         """Let the net's stream wait for the copy."""
-        import cupy
-
-        cupy.cuda.get_current_stream().wait_event(self._copied)
+        cupy_module().cuda.get_current_stream().wait_event(self._copied)
 
     def release(self) -> None:
         """Say that the net's stream has been given all its work on the images."""
-        import cupy
-
-        self._read.record(cupy.cuda.get_current_stream())
+        self._read.record(cupy_module().cuda.get_current_stream())

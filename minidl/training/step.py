@@ -30,8 +30,8 @@ def train_step(
     *,
     check: bool = True,
 ) -> tuple[Any, Array]:
-    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a
-    step whose gradients overflow changes no parameter.
+    """Forward, loss, backward, update: returns the loss and the logits that it was computed from. In float16 a step
+    whose gradients overflow changes no parameter.
 
     check: look at the loss before anything is changed. On a GPU the host then waits for it, in each step; without, the
         loss is returned unread, as an array on the device.
@@ -51,8 +51,7 @@ def train_step(
         raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
     if check:
         value = float(value)
-        may_skip = isinstance(net, MixedPrecision) and net.may_skip
-        if not math.isfinite(value) and not may_skip:
+        if not math.isfinite(value) and not may_skip(net):
             raise NonFiniteError(f"the loss is {value}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):
         net.backward(loss.backward(loss_cache), cache, input_gradient=False)
@@ -60,6 +59,11 @@ def train_step(
             optimizer.step(lr)
     optimizer.zero_grad()
     return value, logits
+
+
+def may_skip(net: Layer) -> bool:
+    """Whether a loss that is not finite only costs the step: in float16, where a lower loss scale may cure it."""
+    return isinstance(net, MixedPrecision) and net.may_skip
 
 
 def blame(net: Layer, images: Array, key: Key) -> str:

@@ -23,7 +23,7 @@ from minidl.random import Key
 from minidl.training.config import Config
 from minidl.training.metrics import Tally, evaluate, figures, read, read_every
 from minidl.training.report import Reporter
-from minidl.training.step import CURE, finite_parameters, train_step
+from minidl.training.step import CURE, finite_parameters, may_skip, train_step
 
 LOG_EVERY = 20  # steps between two lines of the log
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class Trainer:
     def _read(self) -> None:
         """Count, log and report the steps that this has not been done for."""
         for (step, lr, count), (loss, top1_hits, top5_hits) in read(self._unread):
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) and not may_skip(self.working):
                 raise NonFiniteError(f"step {step}, lr {lr:g}: the loss is {loss}; {CURE}")
             self._tally.take(count, loss, top1_hits, top5_hits)
             if step % LOG_EVERY == 0:
