@@ -128,10 +128,6 @@ class Buffer:
         self.value = _floats("value", value)
 
 
-def _kept_dtype(holder: Parameter | Buffer, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32) if isinstance(holder, Buffer) and dtype.itemsize == 2 else dtype
-
-
 class Layer:
     """A differentiable function of one array, with parameters.
 

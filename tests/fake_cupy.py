@@ -57,21 +57,28 @@ class Device:
 
 
 class Stream:
-    """Everything happens at once here; tests/data/test_upload.py looks at the order."""
+    """Copies that are asked of it happen when somebody waits for them, from what then lies in the host's memory."""
 
     def __init__(self, non_blocking: bool = False) -> None:
-        pass
+        self.work: list[tuple[np.ndarray, np.ndarray]] = []
 
     def wait_event(self, event: Event) -> None:
-        pass
+        event.synchronize()
 
 
 class Event:
+    """A place in the work of a stream."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+
     def record(self, stream: Stream) -> None:
-        pass
+        self.stream = stream
 
     def synchronize(self) -> None:
-        pass
+        while self.stream and self.stream.work:
+            target, values = self.stream.work.pop(0)
+            target[...] = values
 
 
 class OutOfMemoryError(MemoryError):
@@ -114,8 +121,8 @@ class ndarray:  # noqa: N801
     def T(self) -> ndarray:  # noqa: N802
         return ndarray(self.hidden.T)
 
-    def set(self, host: np.ndarray, stream: Stream) -> None:
-        self.hidden[...] = host
+    def set(self, values: np.ndarray, stream: Stream) -> None:
+        stream.work.append((self.hidden, values))
 
     def item(self) -> Any:
         return self.get().item()
@@ -247,10 +254,6 @@ def module() -> ModuleType:
             runtime=Runtime(),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
-            Stream=Stream,
-            Event=Event,
-            get_current_stream=Stream,
-            alloc_pinned_memory=bytearray,
         ),
         is_available=lambda: True,
         __version__="14.2.0",
