@@ -337,11 +337,12 @@ def bench(
     batch: Annotated[str, typer.Option(help="Images in a batch; several with commas between.")] = "64",
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="torch, torch-compile, onnxruntime, or reference, minidl without kernels. Repeatable."),
+        typer.Option(help="torch, torch-compile, onnxruntime, minidl-cpu, or reference, without kernels. Repeatable."),
     ] = None,
     threads: Annotated[str | None, typer.Option(help="Threads of each side; several with commas between.")] = None,
     repeats: Annotated[int, typer.Option(help="Turns that are timed, after the warm-up.")] = 7,
-    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; or cpu,cuda to compare the two.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32, bf16, fp16; on a GPU also tf32.")] = "float32",
     report: Annotated[Path | None, typer.Option(help="Write a report with plots into this folder.")] = None,
     json_: Json = False,
 ) -> None:
@@ -361,7 +362,7 @@ def bench(
     def tell(news: str) -> None:
         print(f"{news} …", file=sys.stderr, flush=True)
 
-    found = sweep(model, mode, ops, batches, shares, peers, repeats, device, tell)
+    found = sweep(model, mode, ops, batches, shares, peers, repeats, device, precision, tell)
     nets_and_ops = ([], found) if ops else (found, [])
     if report:
         write_report(report, *nets_and_ops, commands=[shlex.join(["minidl", *sys.argv[1:]])])

@@ -16,6 +16,8 @@ from helpers import tally
 
 import minidl
 from minidl.accelerate import CHOICES
+from minidl.arrays import parse_device
+from minidl.errors import DeviceError
 
 if TYPE_CHECKING:
     from minidl.kernels.geometry import Problem
@@ -59,17 +61,26 @@ def pytest_configure(config: pytest.Config) -> None:
     winograd.tile = forced
 
 
-@pytest.fixture(params=["cpu", "reference", "cuda-shim"])
+@pytest.fixture(params=["cpu", "reference", "cuda-shim", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kernels of the CPU; the ops' own bodies; the kernels of the GPU, run on the CPU (see tests/cuda_shim)."""
-    if request.param != "cuda-shim":
+    """The kernels of the CPU; the ops' own bodies; the kernels of the GPU, run on the CPU (see tests/cuda_shim); a GPU.
+
+    The value is where a test's arrays and layers belong: "cpu" or "cuda:0". From there on everything follows the
+    arrays, and is compared on the host: see `helpers.host`.
+    """
+    if request.param == "cuda":
+        try:
+            yield parse_device("cuda")
+        except DeviceError as error:
+            pytest.skip(str(error))
+    elif request.param == "cuda-shim":
+        if problem := cuda_shim.missing():
+            pytest.skip(problem)
+        with cuda_shim.running():
+            yield "cpu"
+    else:
         with minidl.settings(kernels="auto" if request.param == "cpu" else "reference"):
-            yield request.param
-        return
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield request.param
+            yield "cpu"
 
 
 @pytest.fixture

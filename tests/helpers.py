@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
+from minidl.arrays import array_module, is_array, to_host
 from minidl.window import Window
 
 LAYOUTS = ("C", "Fortran", "strided", "reversed")
@@ -47,16 +49,33 @@ def integers(seed: int, *shape: int, dtype: str = "float64", layout: str = "C", 
 
 def laid_out(a: np.ndarray, layout: str) -> np.ndarray:
     """The same numbers, otherwise arranged in memory."""
+    xp = array_module(a)
     if layout == "C":
-        return np.ascontiguousarray(a)
+        return xp.ascontiguousarray(a)
     if layout == "Fortran":
-        return np.asfortranarray(a)
+        return xp.asfortranarray(a)
     if layout == "strided":
-        wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
+        wide = xp.full((*a.shape[:-1], 2 * a.shape[-1]), xp.nan, a.dtype)
         wide[..., ::2] = a
         return wide[..., ::2]
     assert layout == "reversed"
-    return np.ascontiguousarray(np.flip(a))[(slice(None, None, -1),) * a.ndim]
+    return xp.ascontiguousarray(xp.flip(a))[(slice(None, None, -1),) * a.ndim]
+
+
+def host(value: Any) -> Any:
+    """Arrays as NumPy has them, also those in lists, tuples and dictionaries."""
+    if isinstance(value, dict):
+        return {name: host(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [host(each) for each in value]
+    return to_host(value) if is_array(value) else value
+
+
+def locked(*arrays: np.ndarray) -> None:
+    """Let nobody write into the arrays, where their library can see to that."""
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
 
 
 def same(a: np.ndarray, b: np.ndarray) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, laid_out
+from helpers import LAYOUTS, host, laid_out, locked
 
 from minidl import Key, gradcheck
+from minidl.arrays import array_module, device_of, to_device
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.combine import Sequential
 from minidl.layer import Layer, Shape
@@ -33,10 +34,13 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 each_layout = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 
-def made(line: str, dtype: str = "float64", batch: int | None = None) -> tuple[Layer, np.ndarray]:
+def made(line: str, device: str, dtype: str = "float64") -> tuple[Layer, np.ndarray]:
     make, shape = LAYERS[line]
-    x = np.random.default_rng(3).standard_normal((batch or shape[0], *shape[1:])).astype(dtype)
-    return make().to(dtype=dtype), x
+    return make().to(device, dtype), normal(3, shape, device, dtype)
+
+
+def normal(seed: int, shape: Shape, device: str, dtype: str = "float64") -> np.ndarray:
+    return to_device(np.random.default_rng(seed).standard_normal(shape).astype(dtype), device)
 
 
 def passes(
@@ -50,11 +54,12 @@ def passes(
 
 
 def like(y: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(4).standard_normal(y.shape).astype(y.dtype)
+    return normal(4, y.shape, device_of(y), y.dtype)
 
 
 def assert_equal(a: Any, b: Any) -> None:
     """Equal to the last bit: arrays, or lists or dictionaries of arrays."""
+    a, b = host(a), host(b)
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for name in a:
@@ -66,33 +71,37 @@ def assert_equal(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def assert_close(a: np.ndarray, b: np.ndarray, name: str = "") -> None:
+    np.testing.assert_allclose(host(a), host(b), rtol=1e-12, atol=1e-12, err_msg=name)
+
+
 # --- layers and containers --------------------------------------------------------------------------------------
 
 
 @every_layer
 def test_gradients_are_right(line, device):
     make, shape = LAYERS[line]
-    report = gradcheck.check(make(), shape)
+    report = gradcheck.check(make(), normal(3, shape, device))
     assert report.passed, report
 
 
 @every_layer
 def test_a_batch_of_one(line, device):
     make, shape = LAYERS[line]
-    report = gradcheck.check(make(), (1, *shape[1:]))
+    report = gradcheck.check(make(), normal(3, (1, *shape[1:]), device))
     assert report.passed, report
 
 
 @every_layer
 def test_output_shape(line, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     assert layer(x).shape == (len(x), *layer.output_shape(x.shape[1:]))
 
 
 @every_layer
 @each_dtype
 def test_dtypes_stay(line, dtype, device):
-    layer, x = made(line, dtype)
+    layer, x = made(line, device, dtype)
     y, dx, gradients = passes(layer, x)
     assert y.dtype == dx.dtype == dtype
     assert layer(x).dtype == dtype
@@ -105,13 +114,14 @@ def test_dtypes_stay(line, dtype, device):
 
 @every_layer
 def test_what_others_may_hold_is_not_written_into(line, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     dy = like(layer(x))
     x_before, dy_before = x.copy(), dy.copy()
     parameters = {name: parameter.value.copy() for name, parameter in layer.parameters().items()}
-    x.flags.writeable = dy.flags.writeable = False
+    locked(x, dy)
     y, cache = layer.forward(x, train=True, key=KEY)
-    y_before, y.flags.writeable = y.copy(), False
+    y_before = y.copy()
+    locked(y)
     layer.backward(dy, cache)
     assert_equal([x, y, dy], [x_before, y_before, dy_before])
     assert_equal({name: parameter.value for name, parameter in layer.parameters().items()}, parameters)
@@ -119,22 +129,22 @@ def test_what_others_may_hold_is_not_written_into(line, device):
 
 @every_layer
 def test_gradients_accumulate_in_arrays_of_their_own(line, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     dy = like(layer(x))
-    dy.flags.writeable = False
+    locked(dy)
     _, _, once = passes(layer, x, dy)
     once = {name: gradient.copy() for name, gradient in once.items()}
     _, cache = layer.forward(x, train=True, key=KEY)
     layer.backward(dy, cache)
     for name, parameter in layer.parameters().items():
-        np.testing.assert_allclose(parameter.grad, 2 * once[name], rtol=1e-12, atol=1e-12, err_msg=name)
-        assert not np.shares_memory(parameter.grad, parameter.value), name
+        assert_close(parameter.grad, 2 * once[name], name)
+        assert not array_module(parameter.grad).shares_memory(parameter.grad, parameter.value), name
 
 
 @every_layer
 def test_a_cache_is_a_value(line, device):
     """Nothing between forward and backward is in the layer: another forward pass in between changes nothing."""
-    layer, x = made(line)
+    layer, x = made(line, device)
     y, dx, gradients = passes(layer, x)
     layer.zero_grad()
     held = attributes(layer)
@@ -156,17 +166,17 @@ def attributes(layer: Layer) -> dict[str, int]:
 @every_layer
 @each_layout
 def test_memory_layout_does_not_matter(line, layout, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     dy = like(layer(x))
     y, dx, gradients = passes(layer, x, dy)
     y2, dx2, gradients2 = passes(layer, laid_out(x, layout), laid_out(dy, layout))
     for one, other in (y, y2), (dx, dx2), *((gradients[name], gradients2[name]) for name in gradients):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+        assert_close(one, other)
 
 
 @every_layer
 def test_inference_keeps_and_changes_nothing(line, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     before, held = {name: value.copy() for name, value in layer.state_dict().items()}, attributes(layer)
     y, cache = layer.forward(x)
     assert cache is None
@@ -184,7 +194,7 @@ def holds(layer: Layer, *kinds: type) -> bool:
 @every_layer
 @each_dtype
 def test_the_same_key_gives_the_same_bits(line, dtype, device):
-    layer, x = made(line, dtype)
+    layer, x = made(line, device, dtype)
     first, second = passes(layer, x), passes(layer, x)
     for a, b in zip(first, second, strict=True):
         assert_equal(a, b)
@@ -192,7 +202,7 @@ def test_the_same_key_gives_the_same_bits(line, dtype, device):
 
 @every_layer
 def test_without_input_gradient(line, device):
-    layer, x = made(line)
+    layer, x = made(line, device)
     _, _, expected = passes(layer, x)
     _, dx, gradients = passes(layer, x, input_gradient=False)
     assert dx is None
@@ -203,21 +213,20 @@ def test_without_input_gradient(line, device):
 def test_a_layer_may_stand_twice(line, device):
     make, shape = LAYERS[line]
     layer = make()
-    report = gradcheck.check(Sequential(first=layer, second=layer), shape)
+    report = gradcheck.check(Sequential(first=layer, second=layer), normal(3, shape, device))
     assert report.passed, report
 
 
 # --- losses -----------------------------------------------------------------------------------------------------
 
 
-def made_loss(line: str, dtype: str = "float64") -> tuple[Loss, np.ndarray, np.ndarray]:
+def made_loss(line: str, device: str, dtype: str = "float64") -> tuple[Loss, np.ndarray, np.ndarray]:
     """A loss, outputs and targets."""
     make, shape, targets = LOSSES[line]
-    generator = np.random.default_rng(3)
-    outputs = generator.standard_normal(shape).astype(dtype)
+    outputs = normal(3, shape, device, dtype)
     if isinstance(targets, tuple):  # a shape
-        return make(), outputs, generator.standard_normal(targets).astype(dtype)
-    return make(), outputs, np.array(targets)
+        return make(), outputs, normal(5, targets, device, dtype)
+    return make(), outputs, to_device(np.array(targets), device)
 
 
 def value_and_gradient(loss: Loss, outputs: np.ndarray, targets: np.ndarray, **options: Any) -> list[np.ndarray]:
@@ -227,14 +236,13 @@ def value_and_gradient(loss: Loss, outputs: np.ndarray, targets: np.ndarray, **o
 
 @every_loss
 def test_loss_gradients_are_right(line, device):
-    make, shape, targets = LOSSES[line]
-    report = gradcheck.check(make(), shape, targets)
+    report = gradcheck.check(*made_loss(line, device))
     assert report.passed, report
 
 
 @every_loss
 def test_a_loss_of_a_batch_of_one(line, device):
-    loss, outputs, targets = made_loss(line)
+    loss, outputs, targets = made_loss(line, device)
     report = gradcheck.check(loss, outputs[:1], targets[:1])
     assert report.passed, report
 
@@ -242,18 +250,18 @@ def test_a_loss_of_a_batch_of_one(line, device):
 @every_loss
 @each_dtype
 def test_losses_keep_dtypes(line, dtype, device):
-    loss, outputs, targets = made_loss(line, dtype)
+    loss, outputs, targets = made_loss(line, device, dtype)
     value, gradient = value_and_gradient(loss, outputs, targets)
-    assert np.asarray(value).dtype == gradient.dtype == dtype
+    assert np.asarray(host(value)).dtype == gradient.dtype == dtype
     assert gradient.shape == outputs.shape
     assert_equal(value_and_gradient(loss, outputs, targets, scale=2.0)[1], 2 * gradient)
 
 
 @every_loss
 def test_losses_do_not_write_into_outputs_or_targets(line, device):
-    loss, outputs, targets = made_loss(line)
+    loss, outputs, targets = made_loss(line, device)
     before = [outputs.copy(), targets.copy()]
-    outputs.flags.writeable = targets.flags.writeable = False
+    locked(outputs, targets)
     value_and_gradient(loss, outputs, targets)
     assert_equal([outputs, targets], before)
 
@@ -261,16 +269,16 @@ def test_losses_do_not_write_into_outputs_or_targets(line, device):
 @every_loss
 @each_layout
 def test_memory_layout_does_not_matter_to_losses(line, layout, device):
-    loss, outputs, targets = made_loss(line)
+    loss, outputs, targets = made_loss(line, device)
     expected = value_and_gradient(loss, outputs, targets)
     for one, other in zip(value_and_gradient(loss, laid_out(outputs, layout), targets), expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+        assert_close(one, other)
 
 
 @every_loss
 @each_dtype
 def test_a_loss_repeated_gives_the_same_bits(line, dtype, device):
-    loss, outputs, targets = made_loss(line, dtype)
+    loss, outputs, targets = made_loss(line, device, dtype)
     value, cache = loss.forward(outputs, targets)
     first = [value, loss.backward(cache)]
     assert_equal(loss.backward(cache), first[1])

@@ -10,7 +10,7 @@ import numpy as np
 from minidl.arrays import Array
 from minidl.bench.task import Task
 from minidl.bench.work import tolerance
-from minidl.bench.worker import Worker
+from minidl.bench.worker import Worker, ask
 from minidl.errors import MinidlError
 
 
@@ -29,17 +29,21 @@ class Check:
     refused: str = ""
 
 
-def agree(task: Task, ours: Worker, peers: Sequence[Worker]) -> dict[str, Check]:
+def agree(
+    task: Task, ours: Worker, peers: Sequence[Worker], precision: str = "float32", together: bool = False
+) -> dict[str, Check]:
     """Hold each result of the peers against ours.
 
     One variant of a peer may be wrong, and is then refused, where another one agrees with us.
 
+    together: let all compute at once.
     Raises: DisagreementError where no variant of a peer does, naming peer and result.
     """
-    names, seconds = ours.check()
+    checked = ask(lambda worker: worker.check(), [ours, *peers], together)
+    names, seconds = checked[ours.contender]
     checks = {ours.contender: Check(seconds)}
     for peer in peers:
-        others, seconds = peer.check()
+        others, seconds = checked[peer.contender]
         checks[peer.contender] = Check(seconds)
         if set(others) != set(names):
             raise DisagreementError(f"{peer.contender}: expected {', '.join(names)}, got {', '.join(others)}")
@@ -48,7 +52,7 @@ def agree(task: Task, ours: Worker, peers: Sequence[Worker]) -> dict[str, Check]
         if not np.isfinite(result).all():
             raise DisagreementError(f"{name} of {task} is not finite")
         for peer in peers:
-            _compare(task, name, result, peer.result(name), checks[peer.contender])
+            _compare(name, result, peer.result(name), checks[peer.contender], tolerance(task, name, precision))
     kinds = {peer.contender.partition(" ")[0] for peer in peers}
     for kind in sorted(kinds):
         wrong = [checks[peer.contender].refused for peer in peers if peer.contender.partition(" ")[0] == kind]
@@ -57,8 +61,8 @@ def agree(task: Task, ours: Worker, peers: Sequence[Worker]) -> dict[str, Check]
     return checks
 
 
-def _compare(task: Task, name: str, ours: Array, theirs: Array, check: Check) -> None:
-    error, allowed = relative_error(ours, theirs), tolerance(task, name)
+def _compare(name: str, ours: Array, theirs: Array, check: Check, allowed: float) -> None:
+    error = relative_error(ours, theirs)
     check.largest_error = max(check.largest_error, error)
     if not error <= allowed and not check.refused:
         distance = f"{error:.1e} from ours, allowed {allowed:.0e}" if np.any(theirs) else "zero, and ours is not"

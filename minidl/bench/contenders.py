@@ -9,35 +9,38 @@ from minidl.bench.work import Contender
 from minidl.errors import ArgumentError, UnknownNameError
 
 OURS = "minidl"
+CPU = "minidl-cpu"  # ours as well, on the CPU in float32, whatever the others compute on
 VARIANTS = {
+    CPU: ("",),
     "torch": ("contiguous", "channels_last"),
     "torch-compile": ("contiguous", "channels_last"),
     "onnxruntime": ("",),
     "reference": ("",),
 }
 PACKAGES = {
+    CPU: (),
     "torch": ("torch",),
     "torch-compile": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
     "reference": (),
 }
-OP_PEERS = ("torch", "reference")  # those that run single ops
+OP_PEERS = (CPU, "torch", "reference")  # those that run single ops
 
 
-def make(name: str, threads: int) -> Contender:
+def make(name: str, threads: int, device: str = "cpu", precision: str = "float32") -> Contender:
     """The contender of a name such as "torch channels_last"; its library is imported now."""
     peer, _, variant = name.partition(" ")
     if peer.startswith("torch"):
         from minidl.bench.pytorch import PyTorch
 
-        return PyTorch(threads, variant, compiled=peer == "torch-compile")
+        return PyTorch(threads, variant, peer == "torch-compile", device, precision)
     if peer == "onnxruntime":
         from minidl.bench.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(threads)
     from minidl.bench.ours import Ours
 
-    return Ours(threads)
+    return Ours(threads) if peer == CPU else Ours(threads, device, precision)
 
 
 def contenders(peers: Sequence[str]) -> list[str]:

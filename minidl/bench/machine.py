@@ -6,11 +6,13 @@ import ctypes
 import os
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from minidl import __version__
 
@@ -18,7 +20,7 @@ MB = 1e6
 GB = 1e9
 
 
-def machine() -> dict[str, str | int | float | None]:
+def machine() -> dict[str, Any]:
     """What ran it, as JSON can hold it."""
     total = _meminfo("MemTotal")
     return {
@@ -45,6 +47,17 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def nvidia_smi(bus: str) -> dict[str, str]:
+    """Driver, clocks and power of the GPU at a place of the PCI bus; nothing where NVIDIA's tool does not tell."""
+    fields = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit")
+    command = ["nvidia-smi", f"--id={bus}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(fields, (word.strip() for word in said.split(",")), strict=False))
 
 
 def available_memory() -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
@@ -10,9 +10,11 @@ from typing import Any, cast
 import numpy as np
 
 from minidl import optim
-from minidl.arrays import Array
+from minidl.arrays import Array, array_module, float_dtype, is_array, is_half, to_device, to_host
+from minidl.bench.clock import Call, CuPyClock
 from minidl.bench.task import (
     DECAY,
+    HALVES,
     KEY,
     LR,
     MOMENTUM,
@@ -28,88 +30,141 @@ from minidl.bench.task import (
     site,
 )
 from minidl.bench.work import Contender, Work
-from minidl.inference import fuse, inference
+from minidl.inference import inference, lowered
 from minidl.layer import Layer
 from minidl.layers import Conv2d, Dropout, Linear
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.ops.conv2d import conv2d_input_gradient, conv2d_weight_gradient
 from minidl.ops.linear import linear_input_gradient, linear_weight_gradient
+from minidl.precision import PRECISIONS, MixedPrecision, working
 from minidl.training.step import train_step
 
 
 class Ours(Contender):
     """The engine. Where reference bodies are wanted, its processes are told so by `minidl.settings`."""
 
+    def __init__(self, threads: int, device: str = "cpu", precision: str = "float32") -> None:
+        super().__init__(threads, device, precision)
+        self.dtype = float_dtype(PRECISIONS[precision][1])
+        if device != "cpu":
+            self.clock = CuPyClock(array_module(self.put(np.zeros(1))), device)
+
+    def put(self, x: Array) -> Array:
+        """The array on the device."""
+        return to_device(x, self.device)
+
+    def rounded(self, x: Array) -> Array:
+        """The array on the device, in the dtype that computes."""
+        return self.put(x).astype(self.dtype, copy=False)
+
     def net(self, task: NetTask) -> Work:
         """See `Contender.net`."""
-        return Training(task) if task.mode == "train" else Inference(task)
+        work = (Training if task.mode == "train" else Inference)(task, self)
+        if isinstance(self.clock, CuPyClock):
+            work.add_transfer(task.mode, upload(self.clock.cupy, work.images))
+        return work
 
     def op(self, task: OpTask) -> Work:
         """See `Contender.op`."""
         if task.op == "sgd":
-            return Update(task)
-        return Loss(task) if task.op == "softmax_cross_entropy" else LayerAlone(site(task), task.batch)
+            return Update(task, self)
+        return Loss(task, self) if task.op == "softmax_cross_entropy" else LayerAlone(site(task), task.batch, self)
 
     def limits(self, task: LimitTask) -> Work:
         """See `Contender.limits`."""
-        a, b, product = (noise(seed, task.size, task.size) for seed in range(3))
-        source, target = np.ones(task.numbers, np.float32), np.empty(task.numbers, np.float32)
+        a, b = (self.rounded(noise(seed, task.size, task.size)) for seed in range(2))
+        module = array_module(a)
+        product = module.empty_like(a)
+        source, target = module.ones(task.numbers, "float32"), module.empty(task.numbers, "float32")
+        runs: dict[str, Call] = {"sgemm": lambda: module.matmul(a, b, out=product)}
+        if self.clock.is_gpu:
+            return Work(runs | {"copy": lambda: module.copyto(target, source)})
         threads = ThreadPoolExecutor(self.threads)  # NumPy copies on one thread
         parts = list(zip(np.array_split(target, self.threads), np.array_split(source, self.threads), strict=True))
 
         def copy() -> None:
             list(threads.map(lambda part: np.copyto(*part), parts))
 
-        return Work({"sgemm": lambda: np.matmul(a, b, out=product), "copy": copy})
+        return Work(runs | {"copy": copy})
+
+
+def upload(cupy: Any, images: Any) -> Call:
+    """What copies a batch to where it is on the GPU, from memory that the system cannot move."""
+    memory = cupy.cuda.alloc_pinned_memory(images.nbytes)
+    host = np.frombuffer(memory, images.dtype, images.size).reshape(images.shape)
+    host[...] = to_host(images)
+    stream = cupy.cuda.get_current_stream()
+    return lambda: images.set(host, stream)
+
+
+def on_host(results: Mapping[str, Any]) -> dict[str, Array]:
+    """Results as NumPy has them, and at least in float32."""
+    found = {name: to_host(x) if is_array(x) else np.asarray(x) for name, x in results.items()}
+    return {name: x.astype(np.float32) if is_half(x) else x for name, x in found.items()}
 
 
 class Inference(Work):
     """The logits of a batch."""
 
-    def __init__(self, task: NetTask) -> None:
-        model, shape = build(task.model)
-        self.images, self.labels = images_and_labels(model, shape, task.batch)
-        self.model = self.prepared(model)
-        super().__init__({"infer": lambda: self.model(self.images)})
+    def __init__(self, task: NetTask, ours: Ours) -> None:
+        net, shape = build(task.model)
+        images, self.labels = images_and_labels(net, shape, task.batch)
+        self.images, self.dtype = ours.put(images), ours.dtype
+        self.model = self.prepared(net.to(ours.device), ours.precision)
+        super().__init__({"infer": self.infer})
 
-    def prepared(self, model: Layer) -> Layer:
+    def prepared(self, net: Layer, precision: str) -> Layer:
         """The net that is timed."""
-        return inference(model)
+        read_only = inference(net)
+        return lowered(read_only, self.dtype) if precision in HALVES else read_only
+
+    def infer(self) -> Array:
+        """One pass."""
+        return self.model(self.images.astype(self.dtype, copy=False))
 
     def results(self) -> dict[str, Array]:
         """See `Work.results`."""
-        return {"logits": self.model(self.images)}
+        return on_host({"logits": self.infer()})
 
 
 class Training(Inference):
     """Forward, loss, backward, update; always the same batch."""
 
-    def __init__(self, task: NetTask) -> None:
-        super().__init__(task)
+    def __init__(self, task: NetTask, ours: Ours) -> None:
+        super().__init__(task, ours)
+        self.reads = not ours.clock.is_gpu
         self.loss = SoftmaxCrossEntropy()
         self.sgd = optim.SGD(self.model.parameters(), MOMENTUM, DECAY)
         self.steps = 0
         self.runs = {"train": self.step}
 
-    def prepared(self, model: Layer) -> Layer:
+    def prepared(self, net: Layer, precision: str) -> Layer:
         """The net as `minidl train` runs it."""
-        return fuse(model)
+        return working(net, precision)
 
     def step(self) -> None:
-        """One step, with masks of its own."""
+        """One step, with masks of its own. Labels are the host's, which checks them; a GPU's loss is left unread."""
         self.steps += 1
         key = KEY.at(self.steps)
-        train_step(self.model, self.loss, self.sgd, self.images, self.labels, LR, key)
+        train_step(self.model, self.loss, self.sgd, self.images, self.labels, LR, key, check=self.reads)
 
     def results(self) -> dict[str, Array]:
         """Logits, loss and all gradients without dropout, whose masks differ from the peers'."""
         with without_dropout(self.model):
-            logits, cache = self.model.forward(self.images, train=True, key=KEY)
-            value, loss_cache = self.loss.forward(logits, self.labels)
-            self.model.backward(self.loss.backward(loss_cache), cast(list[Any], cache), input_gradient=False)
+            logits, value = self.backward()
+            while isinstance(self.model, MixedPrecision) and self.model.overflowed:
+                logits, value = self.backward()
         gradients = {f"gradient of {name}": value for name, value in gradients_of(self.model).items()}
         self.model.zero_grad()
-        return {"logits": logits, "loss": np.asarray(value), **gradients}
+        return on_host({"logits": logits, "loss": value, **gradients})
+
+    def backward(self) -> tuple[Array, Array]:
+        """Logits and loss; the gradients are then in the parameters, unless they overflow."""
+        with np.errstate(all="ignore"):
+            logits, cache = self.model.forward(self.images, train=True, key=KEY)
+            value, loss_cache = self.loss.forward(logits, self.labels)
+            self.model.backward(self.loss.backward(loss_cache), cache, input_gradient=False)
+        return logits, value
 
 
 def gradients_of(layer: Layer) -> dict[str, Array]:
@@ -141,11 +196,12 @@ def dropouts(layer: Layer) -> Iterator[Dropout]:
 class LayerAlone(Work):
     """One layer, forward and backward; and where it has weights, each of its two gradients by itself."""
 
-    def __init__(self, place: Site, batch: int) -> None:
+    def __init__(self, place: Site, batch: int, ours: Ours) -> None:
         self.layer, self.input_gradient = place.layer, not place.is_first
         draw_weights(self.layer)
-        self.x = noise(2, batch, *place.shape)
-        self.dy = noise(3, batch, *self.layer.output_shape(place.shape))
+        self.layer.to(ours.device, ours.dtype)
+        self.x = ours.rounded(noise(2, batch, *place.shape))
+        self.dy = ours.rounded(noise(3, batch, *self.layer.output_shape(place.shape)))
         self.cache = self.forward()[1]
         super().__init__({"forward": self.forward, "backward": self.backward, "both": self.both, **self.gradients()})
 
@@ -188,10 +244,12 @@ class LayerAlone(Work):
     def results(self) -> dict[str, Array]:
         """See `Work.results`."""
         y, dx = self.forward()[0], self.backward()
-        if isinstance(self.layer, Dropout) and dx is not None:
-            return kept(self.x, y) | {f"{name}, backward": value for name, value in kept(self.dy, dx).items()}
-        input_gradient = {} if dx is None else {"dx": dx}
-        return {"y": y, **input_gradient, **{f"d{name}": value for name, value in gradients_of(self.layer).items()}}
+        found = on_host({"x": self.x, "y": y, "dy": self.dy} | ({} if dx is None else {"dx": dx}))
+        x, dy = found.pop("x"), found.pop("dy")
+        if isinstance(self.layer, Dropout):
+            backward = kept(dy, found["dx"])
+            return kept(x, found["y"]) | {f"{name}, backward": value for name, value in backward.items()}
+        return found | on_host({f"d{name}": value for name, value in gradients_of(self.layer).items()})
 
 
 def kept(x: Array, y: Array) -> dict[str, Array]:
@@ -203,8 +261,9 @@ def kept(x: Array, y: Array) -> dict[str, Array]:
 class Loss(Work):
     """Softmax and cross entropy of the net's logits."""
 
-    def __init__(self, task: OpTask) -> None:
-        self.logits, self.labels = logits_and_labels(task)
+    def __init__(self, task: OpTask, ours: Ours) -> None:
+        logits, self.labels = logits_and_labels(task)
+        self.logits = ours.put(logits)
         self.loss = SoftmaxCrossEntropy()
         self.cache = self.forward()[1]
         super().__init__({"forward": self.forward, "backward": self.backward, "both": self.both})
@@ -223,16 +282,17 @@ class Loss(Work):
 
     def results(self) -> dict[str, Array]:
         """See `Work.results`."""
-        return {"loss": np.asarray(self.forward()[0]), "dlogits": self.backward()}
+        return on_host({"loss": self.forward()[0], "dlogits": self.backward()})
 
 
 class Update(Work):
     """One step of SGD with momentum and weight decay on all parameters of the net, with gradients of noise."""
 
-    def __init__(self, task: OpTask) -> None:
+    def __init__(self, task: OpTask, ours: Ours) -> None:
         self.model, _ = build(task.model)
+        self.model.to(ours.device)
         for seed, parameter in enumerate(self.model.parameters().values()):
-            parameter.accumulate(noise(seed, *parameter.shape))
+            parameter.accumulate(ours.put(noise(seed, *parameter.shape)))
         self.sgd = optim.SGD(self.model.parameters(), MOMENTUM, DECAY)
         super().__init__({"update": lambda: self.sgd.step(LR)})
 
@@ -240,4 +300,4 @@ class Update(Work):
         """What two steps make of the parameters: in the second the velocity counts. Only good before any other."""
         self.sgd.step(LR)
         self.sgd.step(LR)
-        return {name: parameter.value.copy() for name, parameter in self.model.parameters().items()}
+        return on_host({name: parameter.value.copy() for name, parameter in self.model.parameters().items()})

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.bench.contenders import CPU
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 COLOURS = {
     "minidl": "#1f618d",
+    "minidl-cpu": "#1e8449",
     "torch": "#d68910",
     "torch-compile": "#a04000",
     "onnxruntime": "#7d3c98",
@@ -63,6 +66,12 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def where(found: Figures) -> str:
+    """The device, and the precision where it is not the usual one: "2 threads", or "cuda:0, bf16"."""
+    device = f"{found['threads']} thread{'s' * (found['threads'] > 1)}" if found["device"] == "cpu" else found["device"]
+    return device if (found["device"], found["precision"]) == ("cpu", "float32") else f"{device}, {found['precision']}"
+
+
 def _sides(found: Figures) -> Iterator[tuple[str, Figures]]:
     """minidl, and of each peer the fastest variant."""
     yield "minidl", found
@@ -83,7 +92,7 @@ def _net_bars(nets: Sequence[Figures]) -> Figure:
     longest = max(side["images_per_s"] / found["images_per_s"] for found, sides in bars for _, side in sides)
     for found, sides in bars:
         ticks.append(place - (len(sides) - 1) / 2)
-        labels.append(f"{found['model']}\n{found['mode']}, batch {found['batch']}, {found['threads']} thr.")
+        labels.append(f"{found['model']}\n{found['mode']}, batch {found['batch']}, {where(found)}")
         for name, side in sides:
             share = side["images_per_s"] / found["images_per_s"]
             axes.barh(place, share, height=0.85, color=COLOURS[name], label=name)
@@ -101,10 +110,10 @@ def _net_bars(nets: Sequence[Figures]) -> Figure:
 
 def _sweeps(nets: Sequence[Figures], axis: str) -> dict[str, list[Figures]]:
     """Measurements that differ along one axis only, where there are at least two of them."""
-    other = "batch" if axis == "threads" else "threads"
     groups: dict[str, list[Figures]] = {}
     for found in nets:
-        groups.setdefault(f"{found['model']}, {found['mode']}, {other} {found[other]}", []).append(found)
+        rest = where(found) if axis == "batch" else f"batch {found['batch']}"
+        groups.setdefault(f"{found['model']}, {found['mode']}, {rest}", []).append(found)
     sweeps = {name: sorted(group, key=lambda found: int(found[axis])) for name, group in groups.items()}
     return {name: group for name, group in sweeps.items() if len({found[axis] for found in group}) > 1}
 
@@ -129,7 +138,10 @@ def _scaling(groups: dict[str, list[Figures]], axis: str) -> Figure:
         ticks = sorted({found[axis] for found in group})
         axes.set_xticks(ticks, map(str, ticks))
         axes.set_xticks([], minor=True)
-        axes.set_ylim(bottom=0)
+        if CPU in lines:  # too far apart for one linear scale
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_title(title, fontsize=10, loc="left")
         axes.set(xlabel=axis, ylabel="images/s")
         axes.spines[["top", "right"]].set_visible(False)
@@ -159,7 +171,7 @@ def _layer_bars(found: Figures) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(right=4000 * longest)
     axes.set(xlabel="forward + backward, ms; times as long as minidl")
-    axes.set_title(f"{found['model']}, batch {found['batch']}, {found['threads']} threads", fontsize=10, loc="left")
+    axes.set_title(f"{found['model']}, batch {found['batch']}, {where(found)}", fontsize=10, loc="left")
     _legend(axes)
     return figure
 
@@ -194,7 +206,9 @@ def _roofline(found: Figures) -> Figure:
         if name != "backward":
             axes.annotate(op["layer"], (intensity, rate), (5, 3), **_small())
     axes.set(xlabel="operations per byte that must be moved", ylabel="GFLOP/s")
-    axes.set_title(f"{found['model']}, batch {found['batch']}: hollow is backward", fontsize=10, loc="left")
+    axes.set_title(
+        f"{found['model']}, batch {found['batch']}, {where(found)}: hollow is backward", fontsize=10, loc="left"
+    )
     axes.grid(alpha=0.2, which="both")
     _legend(axes)
     return figure

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl.bench import plots
+from minidl.bench.contenders import CPU
 from minidl.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -37,11 +38,18 @@ HOW_MEASURED = (
     "A share of the machine's limit may pass 100 % where the arrays stay in the cache, as the limit is that of memory. "
     "Memory is the largest resident set while turns were taken."
 )
+HOW_MEASURED_ON_A_GPU = (
+    "A GPU is timed by events in its queue, around all calls of a turn. The arrays of an op are there so often that "
+    "together they are twice as large as the GPU's cache, and take turns. Launches: how much of a call's time the host "
+    "needs to queue it; near 100 % the GPU waits for the host. With copy: images/s where each step first copies its "
+    "batch from pinned memory of the host. Device MB: what the library's pool took of the GPU's memory."
+)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
-WIDE = ("fastest ms", "ms: quartiles", "GB/s")  # columns for which a terminal has no room
+WIDE = ("fastest ms", "ms: quartiles", "GB/s", "with copy", "copy GB/s")  # columns for which a terminal has no room
+ON_A_GPU = ("quartiles", "peak MB", "compile s")  # and nor beside those of a GPU
 
 
 def net_rows(found: Figures) -> Rows:
@@ -51,19 +59,34 @@ def net_rows(found: Figures) -> Rows:
     for peer in found.get("peers", []):
         name = " ".join(filter(None, (peer["name"], peer["variant"])))
         rows.append([name, *_times(peer), *_ratio(peer), *_rest(peer)])
+    if found["device"] == "cpu":
+        return rows
+    rows[0] += ["launches", "with copy", "copy GB/s", "device MB"]
+    for row, side in zip(rows[1:], [found, *found.get("peers", [])], strict=True):
+        row += [
+            _optional("{:.0%}", side["launch_share"]),
+            _optional("{:,.1f}", side["with_transfer_images_per_s"]),
+            _optional("{:.1f}", side["transfer_gb_per_s"]),
+            _optional("{:,.0f}", side["peak_device_mb"]),
+        ]
     return rows
+
+
+def _optional(form: str, value: float | None) -> str:
+    return "" if value is None else form.format(value)
 
 
 def net_title(found: Figures) -> str:
     """Such as "alexnet, train, batch 64, 2 threads"."""
-    return f"{found['model']}, {found['mode']}, batch {found['batch']}, {_threads(found['threads'])}"
+    return f"{found['model']}, {found['mode']}, batch {found['batch']}, {plots.where(found)}"
 
 
 def op_rows(found: Figures) -> Rows:
     """A row for each run of each op, with its ratio to each peer."""
     peers: list[str] = found["peers"]
+    queued = ["launches"] if found["device"] != "cpu" else []
     columns = [title for peer in peers for title in (peer, "quartiles")]
-    rows = [["", "ms", "fastest ms", "GFLOP/s", "GB/s", "of limit", *columns]]
+    rows = [["", "ms", "fastest ms", "GFLOP/s", "GB/s", "of limit", *queued, *columns]]
     for op in found["ops"]:
         rows.append([op_label(op), *[""] * (len(rows[0]) - 1)])
         for name, run in op["runs"].items():
@@ -71,19 +94,25 @@ def op_rows(found: Figures) -> Rows:
             rates = [f"{run['gflop_per_s']:.1f}", f"{run['gb_per_s']:.1f}"]
             share = f"{run['share_of_limit']:.0%} {run['limit']}"
             ratios = [cell for peer in peers for cell in _ratio(run["peers"].get(peer))]
-            rows.append([f"  {name}", *times, *rates, share, *ratios])
+            launches = [_optional("{:.0%}", run["launch_share"]) for _ in queued]
+            rows.append([f"  {name}", *times, *rates, share, *launches, *ratios])
     return rows
 
 
 def op_title(found: Figures) -> str:
     """Such as "ops of alexnet, batch 64, 2 threads"."""
-    return f"ops of {found['model']}, batch {found['batch']}, {_threads(found['threads'])}"
+    return f"ops of {found['model']}, batch {found['batch']}, {plots.where(found)}"
 
 
 def narrow(rows: Rows) -> Rows:
     """The columns for which a terminal has room; quartiles of several peers are among those for which it has none."""
     several = rows[0].count("quartiles") > 1
-    shown = [i for i, title in enumerate(rows[0]) if title not in WIDE and not (several and title == "quartiles")]
+    hidden = {
+        *WIDE,
+        *(["quartiles"] if several else []),
+        *(ON_A_GPU if "peak MB" in rows[0] and "launches" in rows[0] else []),
+    }
+    shown = [i for i, title in enumerate(rows[0]) if title not in hidden]
     return [[row[index] for index in shown] for row in rows]
 
 
@@ -112,23 +141,21 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:,.3g}" if seconds < 0.1 else f"{1000 * seconds:,.0f}"
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' * (count > 1)}"
-
-
 def circumstances(measurement: Figures) -> str:
     """The machine and the versions, in words."""
     known = measurement["machine"]
     memory = f", {known['memory_gb']} GB" if known["memory_gb"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in measurement["versions"].items())
-    return f"{known['processor']}, {known['cores']} cores{memory}, {known['system']}; {versions}."
+    gpu = ", ".join(f"{name} {value}" for name, value in known.get("gpu", {}).items() if name != "name")
+    on = f"{known['gpu']['name']} ({gpu}); " if gpu else ""
+    return f"{on}{known['processor']}, {known['cores']} cores{memory}, {known['system']}; {versions}."
 
 
 def limits(measurement: Figures) -> str:
     """What the machine can do, in words."""
     known = measurement["limits"]
     return (
-        f"The machine: matrix product {known['sgemm_gflop_per_s']:.0f} GFLOP/s ({known['sgemm_by']}), "
+        f"The machine: matrix product {known['sgemm_gflop_per_s']:,.0f} GFLOP/s ({known['sgemm_by']}), "
         f"copy {known['copy_gb_per_s']:.1f} GB/s ({known['copy_by']})."
     )
 
@@ -163,8 +190,58 @@ def describe(nets: Sequence[Figures], ops: Sequence[Figures]) -> Iterator[Table 
         yield op_title(found)
         yield table(narrow(op_rows(found)))
         yield limits(found)
+    rows, lines = speedups(nets, ops)
+    if lines:
+        yield "CPU against GPU"
+        yield table(narrow(rows))
+        yield from lines
     yield from refused(nets, ops)
     yield circumstances([*nets, *ops][0])
+
+
+# --- CPU against GPU ------------------------------------------------------------------------------------------------
+
+
+def speedups(nets: Sequence[Figures], ops: Sequence[Figures]) -> tuple[Rows, list[str]]:
+    """A row for each net, and each layer of one, that was measured on both: where the CPU wins come first. And a line
+    for each about the batches at which the GPU wins.
+    """
+    found: dict[str, dict[int, Figures]] = {}
+    for net in nets:
+        for peer in net.get("peers", []):
+            if peer["name"] == CPU:
+                found.setdefault(f"{net['model']}, {net['mode']}", {})[net["batch"]] = _speedup(net, peer)
+    for part in ops:
+        for op in part["ops"]:
+            for name, run in op["runs"].items():
+                if name in ("both", "update") and CPU in run["peers"]:
+                    what = f"{part['model']}: {op_label(op)}"
+                    found.setdefault(what, {})[part["batch"]] = _speedup(run, run["peers"][CPU])
+    measured = [(entry["ratio"], what, batch) for what, batches in found.items() for batch, entry in batches.items()]
+    head = ["", "batch", "CPU ms", "GPU ms", "speed-up", "quartiles", "launches"]
+    rows = [[what, str(batch), *found[what][batch]["cells"]] for _, what, batch in sorted(measured)]
+    ratios = {what: {batch: entry["ratio"] for batch, entry in batches.items()} for what, batches in found.items()}
+    return [head, *rows], [f"{what}: {gpu_wins(by_batch)}" for what, by_batch in ratios.items()]
+
+
+def _speedup(gpu: Figures, cpu: Figures) -> Figures:
+    share = _optional("{:.0%}", gpu["launch_share"])
+    return {"ratio": cpu["ratio"], "cells": [_ms(cpu["median_s"]), _ms(gpu["median_s"]), *_ratio(cpu), share]}
+
+
+def gpu_wins(ratios: Mapping[int, float]) -> str:
+    """From which batch on the GPU is faster, of the speed-ups by batch.
+
+    >>> gpu_wins({1: 0.5, 8: 1.2, 64: 9.0}), gpu_wins({1: 2.0, 8: 3.0}), gpu_wins({1: 2.0, 8: 0.9})
+    ('the GPU wins from batch 8 on', 'the GPU wins at each batch measured', 'the CPU wins at batch 8')
+    """
+    batches = sorted(ratios)
+    lost = [batch for batch in batches if ratios[batch] <= 1]
+    if not lost:
+        return "the GPU wins at each batch measured"
+    if lost[-1] == batches[-1]:
+        return f"the CPU wins at batch {batches[-1]}"
+    return f"the GPU wins from batch {next(batch for batch in batches if batch > lost[-1])} on"
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
@@ -219,6 +296,11 @@ def _blocks(
     if commands:
         blocks.append(("code", "\n".join(commands)))
     blocks += [("text", circumstances([*nets, *ops][0])), ("text", HOW_MEASURED)]
+    if any(found["device"] != "cpu" for found in [*nets, *ops]):
+        blocks.append(("text", HOW_MEASURED_ON_A_GPU))
+    rows, lines = speedups(nets, ops)
+    if lines:
+        blocks += [("heading", "CPU against GPU"), ("table", rows), *(("text", f"{line}.") for line in lines)]
     for found in nets:
         blocks += [("heading", net_title(found)), ("table", net_rows(found))]
     blocks += [("picture", name) for name in pictures if name.startswith("nets")]

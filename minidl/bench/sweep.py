@@ -20,6 +20,7 @@ def sweep(
     peers: Sequence[str] = (),
     repeats: int = REPEATS,
     device: str = "cpu",
+    precision: str = "float32",
     tell: Listener = silent,
 ) -> list[Figures]:
     """`measure_net`, or with ops `measure_ops`, for each batch at each number of threads.
@@ -30,9 +31,9 @@ def sweep(
     for count in threads:
         for batch in batches:
             if ops:
-                found.append(measure_ops(ops, model, batch, peers, count, repeats, device, tell))
+                found.append(measure_ops(ops, model, batch, peers, count, repeats, device, precision, tell))
             else:
-                found.append(measure_net(model, mode, batch, peers, count, repeats, device, tell))
+                found.append(measure_net(model, mode, batch, peers, count, repeats, device, precision, tell))
     return found
 
 

@@ -32,6 +32,8 @@ LAYERS: dict[str, type[Layer]] = {
 }
 OPS = (*LAYERS, "softmax_cross_entropy", "sgd")
 GEMM_BOUND = ("conv2d", "linear")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")  # that can be measured
+HALVES = ("bf16", "fp16")
 
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4  # a rate at which no weight runs away, however often the batch is repeated
 
@@ -181,12 +183,26 @@ class Cost:
         return Cost(self.flop + other.flop, self.bytes + other.bytes)
 
 
-def costs(task: OpTask) -> dict[str, Cost]:
+def least_bytes(task: OpTask, precision: str = "float32") -> float:
+    """What the run of an op that moves least must move."""
+    return min(cost.bytes for cost in costs(task, precision).values())
+
+
+def costs(task: OpTask, precision: str = "float32") -> dict[str, Cost]:
     """The cost of each run of an op: "forward", "backward", "both", or of SGD "update".
 
     Comparisons, roots and powers count as one operation each. What an implementation keeps for its own use, such as
-    the places of the maxima, is not counted.
+    the places of the maxima, is not counted. In half precision a layer's numbers have two bytes; the loss and the
+    update are computed in float32.
     """
+    known = _costs(task)
+    if precision in HALVES and task.op in LAYERS:
+        return {run: Cost(cost.flop, cost.bytes / 2) for run, cost in known.items()}
+    return known
+
+
+def _costs(task: OpTask) -> dict[str, Cost]:
+    """In float32."""
     net, shape = describe(task.model)
     if task.op == "sgd":
         size = sum(parameter.size for parameter in net.parameters().values())

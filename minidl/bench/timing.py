@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minidl.bench.clock import Turn
 from minidl.bench.worker import Worker
 
 PAUSE = 0.05  # seconds before each turn: threads of a matrix product spin on after it, and would slow the next one
@@ -23,9 +24,14 @@ class Times:
     first: seconds of the first call, compilation included where the comparison of results left any to do.
     """
 
-    seconds: tuple[float, ...]
+    turns: tuple[Turn, ...]
     calls: int
     first: float
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """By the clock of the device."""
+        return tuple(turn.seconds for turn in self.turns)
 
     @property
     def median(self) -> float:
@@ -42,6 +48,12 @@ class Times:
         """Between them lies half of the turns."""
         return quartiles(self.seconds)
 
+    @property
+    def launch_share(self) -> float | None:
+        """How much of a call's time the host needs to queue it: near 1, the GPU waits for the host."""
+        shares = [turn.launch / turn.wall for turn in self.turns if turn.launch is not None]
+        return statistics.median(shares) if shares else None
+
     def to_dict(self) -> dict[str, Any]:
         """The times as JSON can hold them."""
         return {
@@ -50,6 +62,8 @@ class Times:
             "quartiles_s": self.quartiles,
             "first_call_s": self.first,
             "calls_per_turn": self.calls,
+            "wall_s": statistics.median(turn.wall for turn in self.turns),
+            "launch_share": self.launch_share,
         }
 
 
@@ -78,9 +92,9 @@ def ratios(ours: Times, theirs: Times) -> dict[str, Any]:
 
 def warm_up(worker: Worker, run: str, turn: float) -> tuple[float, int]:
     """Seconds of the first call, and how many calls fill a turn."""
-    first = worker.seconds(run)
-    worker.seconds(run)
-    again = worker.seconds(run)
+    first = worker.turn(run).wall
+    worker.turn(run)
+    again = worker.turn(run).wall
     return first, max(1, min(MOST_CALLS, math.ceil(turn / max(again, 1e-9))))
 
 
@@ -89,9 +103,9 @@ def take_turns(workers: Sequence[Worker], run: str, repeats: int, turn: float = 
     warm = {worker.contender: warm_up(worker, run, turn) for worker in workers}
     for worker in workers:
         worker.reset_peak()
-    seconds: dict[str, list[float]] = {worker.contender: [] for worker in workers}
+    turns: dict[str, list[Turn]] = {worker.contender: [] for worker in workers}
     for _ in range(repeats):
         for worker in workers:
             time.sleep(PAUSE)
-            seconds[worker.contender].append(worker.seconds(run, warm[worker.contender][1]))
-    return {name: Times(tuple(taken), warm[name][1], warm[name][0]) for name, taken in seconds.items()}
+            turns[worker.contender].append(worker.turn(run, warm[worker.contender][1]))
+    return {name: Times(tuple(taken), warm[name][1], warm[name][0]) for name, taken in turns.items()}

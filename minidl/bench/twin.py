@@ -56,7 +56,7 @@ class Twin:
 
     def to_ours(self, name: str, tensor: Any) -> Array:
         """A parameter, or its gradient, in our layout."""
-        value: Array = tensor.detach().cpu().numpy()
+        value: Array = tensor.detach().cpu().float().numpy()
         value = value.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim])
         return value[np.argsort(self.rows[name])] if name in self.rows else np.ascontiguousarray(value)
 

@@ -13,12 +13,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import minidl
 from minidl.arrays import Array
+from minidl.bench.clock import Turn
 from minidl.bench.machine import peak_rss, reset_peak_rss
 from minidl.bench.task import Task
 from minidl.bench.work import Work
@@ -26,6 +29,9 @@ from minidl.errors import MinidlError
 
 # How libraries are told the number of threads, before they are imported.
 VARIABLES = ("MINIDL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+T = TypeVar("T")
 
 
 class WorkerError(MinidlError, RuntimeError):
@@ -38,16 +44,18 @@ class Worker:
     Raises: WorkerError naming the contender where the process fails or dies.
     """
 
-    def __init__(self, contender: str, threads: int) -> None:
+    def __init__(self, contender: str, threads: int, device: str = "cpu", precision: str = "float32") -> None:
         self.contender = contender
         program = "from minidl.bench.worker import main; main()"
         here = str(Path(minidl.__file__).parents[1])
         path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program, contender, str(threads)],
+            [sys.executable, "-c", program, contender, str(threads), device, precision],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | dict.fromkeys(VARIABLES, str(threads)) | {"PYTHONPATH": path},
+            env=os.environ
+            | dict.fromkeys(VARIABLES, str(threads))
+            | {"PYTHONPATH": path, "CUPY_TF32": str(int(precision == "tf32"))},
         )
 
     def __enter__(self) -> Worker:
@@ -72,9 +80,9 @@ class Worker:
         answer: Array = self._ask("result", name)
         return answer
 
-    def seconds(self, run: str, calls: int = 1) -> float:
+    def turn(self, run: str, calls: int = 1) -> Turn:
         """How long one call of a run takes, in the mean of several."""
-        answer: float = self._ask("seconds", run, calls)
+        answer: Turn = self._ask("turn", run, calls)
         return answer
 
     def reset_peak(self) -> bool:
@@ -85,6 +93,16 @@ class Worker:
     def peak(self) -> int:
         """The most memory that the process held, in bytes."""
         answer: int = self._ask("peak")
+        return answer
+
+    def device_peak(self) -> int | None:
+        """The most memory that it took of a GPU; None without one."""
+        answer: int | None = self._ask("device_peak")
+        return answer
+
+    def gpu(self) -> dict[str, Any]:
+        """The GPU that it computes on; nothing without one."""
+        answer: dict[str, Any] = self._ask("gpu")
         return answer
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -103,13 +121,19 @@ class Worker:
         return answer
 
 
+def ask(question: Callable[[Worker], T], workers: Sequence[Worker], together: bool) -> dict[str, T]:
+    """What each answers, by contender: one after the other, or all at the same time."""
+    with ThreadPoolExecutor(len(workers) if together else 1) as threads:
+        return dict(zip((worker.contender for worker in workers), threads.map(question, workers), strict=True))
+
+
 class Server:
     """The worker's side: the methods that `Worker` asks for."""
 
-    def __init__(self, contender: str, threads: int) -> None:
+    def __init__(self, contender: str, threads: int, device: str, precision: str) -> None:
         from minidl.bench.contenders import make
 
-        self.contender = make(contender, threads)
+        self.contender = make(contender, threads, device, precision)
         self.work = Work({})
         self.results: dict[str, Array] = {}
 
@@ -131,20 +155,29 @@ class Server:
         """See `Worker.result`."""
         return self.results.pop(name)
 
-    def seconds(self, run: str, calls: int) -> float:
-        """See `Worker.seconds`."""
+    def turn(self, run: str, calls: int) -> Turn:
+        """See `Worker.turn`."""
         gc.collect()
-        return self.work.seconds(run, calls)
+        return self.work.turn(run, calls)
 
     def reset_peak(self) -> bool:
         """See `Worker.reset_peak`."""
         self.results = {}
         gc.collect()
+        self.contender.clock.reset_peak()
         return reset_peak_rss()
 
     def peak(self) -> int:
         """See `Worker.peak`."""
         return peak_rss()
+
+    def device_peak(self) -> int | None:
+        """See `Worker.device_peak`."""
+        return self.contender.clock.peak()
+
+    def gpu(self) -> dict[str, Any]:
+        """See `Worker.gpu`."""
+        return self.contender.clock.describe()
 
 
 def _write(stream: IO[bytes], value: Any) -> None:
@@ -152,7 +185,7 @@ def _write(stream: IO[bytes], value: Any) -> None:
     stream.flush()
 
 
-def serve(contender: str, threads: int, requests: IO[bytes], answers: IO[bytes]) -> None:
+def serve(contender: str, threads: int, device: str, precision: str, requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until the parent is gone."""
     from minidl import settings
 
@@ -164,7 +197,7 @@ def serve(contender: str, threads: int, requests: IO[bytes], answers: IO[bytes])
             except EOFError:
                 return
             try:
-                server = server or Server(contender, threads)
+                server = server or Server(contender, threads, device, precision)
                 _write(answers, (getattr(server, method)(*arguments), None))
             except MinidlError as error:
                 _write(answers, (None, str(error)))
@@ -177,4 +210,5 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it, and ends this process
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.argv[1], int(sys.argv[2]), sys.stdin.buffer, answers)
+    contender, threads, device, precision = sys.argv[1:]
+    serve(contender, int(threads), device, precision, sys.stdin.buffer, answers)
