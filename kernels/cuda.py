@@ -8,8 +8,9 @@ four bytes where the kernel expects eight is so refused with an error, and not f
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from minidl.arrays import Array, DTypeLike, array_module, is_array
-from minidl.errors import ArgumentError, DTypeError, KernelError, told
+from minidl.errors import ArgumentError, DTypeError, KernelError, MinidlError, told
 from minidl.window import Window
 
 FOLDER = Path(__file__).parent
@@ -37,8 +38,12 @@ NUMBERS: dict[str, type] = {
 }
 WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"  # as in kernels/minidl.cuh
 GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
-THREADS = 256  # of a block, where nothing speaks for another number
+THREADS = 256  # of a block, where nothing speaks for another number; as in kernels/minidl.cuh
 VECTOR = 16  # bytes that one instruction moves at most
+STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without being asked whether it means it
+
+NULL = np.uint64(0)  # the pointer of an absent or empty array
+INTEGERS = {number for number in NUMBERS.values() if issubclass(number, np.integer)}
 
 Grid: TypeAlias = tuple[int, ...]
 
@@ -72,13 +77,82 @@ class Kernel:
             if "V" not in chosen:
                 yield values
             else:
-                size = np.dtype(_real_dtype(chosen["real"])).itemsize
+                size = np.dtype(_real_dtype(self.real(values))).itemsize
                 for V in (1, VECTOR // size):
                     yield tuple(str(V) if name == "V" else value for name, value in chosen.items())
+
+    @staticmethod
+    def real(arguments: Sequence[str]) -> str:
+        """The dtype among an instance's arguments, or an empty string."""
+        return next((argument for argument in arguments if argument in REALS.values()), "")
 
     def spelled(self, arguments: Sequence[str]) -> str:
         """An instance as C++ names it: `relu_gradient<float, 4>`."""
         return f"{self.name}<{', '.join(arguments)}>" if arguments else self.name
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A kernel for certain template arguments.
+
+    name: as C++ spells it.
+    expected: what each parameter takes: the dtype of a pointer's array, or the type of a number.
+    """
+
+    kernel: Kernel
+    arguments: tuple[str, ...]
+    name: str
+    expected: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, kernel: Kernel, arguments: tuple[str, ...]) -> Instance:
+        """The kernel for these arguments."""
+        types = dict(zip((name for name, _ in kernel.template), arguments, strict=True))
+        expected = tuple(_expected(parameter, types) for parameter in kernel.parameters)
+        return cls(kernel, arguments, kernel.spelled(arguments), expected)
+
+    def pack(self, args: Sequence[Any]) -> list[Any]:
+        """The arguments as the declaration wants them: arrays as they are, numbers converted to its types.
+
+        Raises: ArgumentError, DTypeError naming the parameter.
+        """
+        parameters = self.kernel.parameters
+        if len(args) != len(parameters):
+            raise self._error(f"expected {len(parameters)} arguments, got {len(args)}")
+        checks = zip(parameters, self.expected, args, strict=True)
+        return [
+            self._pointer(p, expected, value) if p.pointer else self._number(p, expected, value)
+            for p, expected, value in checks
+        ]
+
+    def _pointer(self, parameter: Parameter, dtype: Any, value: Any) -> Any:
+        if value is None:
+            return NULL
+        if not is_array(value) or not _backend.holds(value):
+            raise self._error(f"{parameter.name}: expected an array where the kernel computes, got {told(value)}")
+        if value.dtype != dtype and value.dtype.name != dtype:
+            raise self._error(f"{parameter.name}: expected {dtype}, got {value.dtype.name}", DTypeError)
+        if not value.flags.c_contiguous:
+            raise self._error(f"{parameter.name}: expected a contiguous array, got strides {value.strides}")
+        return value if value.size else NULL
+
+    def _number(self, parameter: Parameter, number: Any, value: Any) -> Any:
+        if number is GEOMETRY:
+            if getattr(value, "dtype", None) != GEOMETRY:
+                raise self._error(f"{parameter.name}: expected a geometry, got {told(value)}")
+            return value
+        if isinstance(value, bool) != (number is np.bool_) or not isinstance(value, bool | int | float | np.number):
+            raise self._error(f"{parameter.name}: expected {number.__name__}, got {told(value)}")
+        try:
+            converted = number(value)
+        except OverflowError:
+            converted = None
+        if converted is None or (number in INTEGERS and converted != value):
+            raise self._error(f"{parameter.name}: expected {number.__name__}, got {value}")
+        return converted
+
+    def _error(self, message: str, kind: type[MinidlError] = ArgumentError) -> MinidlError:
+        return kind(f"{self.kernel.stem}.cu: {self.name}: {message}")
 
 
 class Backend(Protocol):
@@ -90,9 +164,10 @@ class Backend(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
         """An array for a kernel to fill."""
 
-    def launch(
-        self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
-    ) -> None:
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """out = a · b: see `matmul`."""
+
+    def launch(self, instance: Instance, grid: Grid, block: Grid, args: list[Any], shared: int) -> None:
         """Run it for a grid of blocks of threads. The arguments are arrays, and numbers of the types declared."""
 
 
@@ -105,6 +180,7 @@ class Source:
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
+        self._instances: dict[tuple[Any, ...], Instance] = {}
 
     @property
     def kernels(self) -> dict[str, Kernel]:
@@ -122,13 +198,17 @@ class Source:
         Raises: ArgumentError, DTypeError for arguments that the declaration does not fit; KernelError where it does
             not compile.
         """
-        kernel = self.kernels[name]
-        instance = tuple(_template_argument(value) for value in template)
-        grid, block = ((size,) if isinstance(size, int) else tuple(size) for size in (grid, block))
-        _check_grid(kernel, grid, block)
-        packed = pack(kernel, instance, args)
+        instance = self._instances.get((name, *template))
+        if instance is None:
+            kernel = self.kernels[name]
+            instance = Instance.of(kernel, tuple(_template_argument(value) for value in template))
+            self._instances[name, *template] = instance
+        grid = (grid,) if isinstance(grid, int) else grid
+        block = (block,) if isinstance(block, int) else block
+        _check_grid(instance.kernel, grid, block)
+        packed = instance.pack(args)
         if 0 not in grid:
-            _backend.launch(kernel, instance, grid, block, packed, shared)
+            _backend.launch(instance, grid, block, packed, shared)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
@@ -139,6 +219,22 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
 def empty_like(x: Array) -> Array:
     """An array of the same shape and dtype for a kernel to fill."""
     return empty(x.shape, x.dtype, x)
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """out = a · b for matrices of one dtype, summed in at least float32: a product of cuBLAS, as CuPy calls it.
+
+    Raises: ArgumentError for arrays that live elsewhere, and for what CuPy would have to copy or compute in a slower
+        way: an operand contiguous neither as it is nor transposed, an out not contiguous, two dtypes, more dimensions.
+    """
+    if out is None:
+        out = empty((a.shape[0], b.shape[1]), a.dtype, a)
+    contiguous = out.flags.c_contiguous and all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
+    if not contiguous or not all(_backend.holds(x) and x.ndim == 2 and x.dtype == out.dtype for x in (a, b, out)):
+        got = ", ".join(f"{told(x)} with strides {x.strides}" for x in (a, b, out))
+        raise ArgumentError(f"matmul: expected contiguous matrices of one dtype where kernels compute, got {got}")
+    _backend.matmul(a, b, out)
+    return out
 
 
 def vector(numbers: int, *arrays: Array) -> int:
@@ -179,6 +275,46 @@ def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, int]:
     return (N * H, -(-width // threads)), threads
 
 
+def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
+    """For rows of C channels: how many blocks stand side by side along a row, and a block's threads (along the row,
+    rows). A thread takes V channels.
+
+    >>> across(96, V=4), across(4096, V=4)
+    ((1, (24, 10)), (4, (256, 1)))
+    """
+    wide = -(-(C // V) // THREADS)
+    threads = -(-(C // V) // wide)
+    return wide, (threads, THREADS // threads)
+
+
+def shares(rows: int, C: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for `each_row` of kernels/channels.cuh: shares of the rows × parts of a row. How many shares there
+    are depends on the shape alone, and with it the order in which they are added up.
+
+    >>> shares(128 * 27 * 27, 96, V=4), shares(128, 4096, V=4)
+    (((1024, 1), (24, 10)), ((16, 4), (256, 1)))
+    """
+    wide, (threads, block_rows) = across(C, V)
+    return (min(1024, -(-rows // (8 * block_rows))), wide), (threads, min(block_rows, max(rows, 1)))
+
+
+def over_channels(C: int, shares: int) -> tuple[Grid, Grid]:
+    """Grid and block for `add_shares` of kernels/channels.cuh."""
+    return (-(-C // 8),), (8, min(THREADS // 8, max(shares, 1)))
+
+
+def rows_of(C: int, N: int, V: int) -> tuple[Grid, Grid]:
+    """Grid and block for N rows of C numbers as kernels/row.cuh takes them: four rows a block where a warp is enough
+    for one, else a block a row, with about four groups of V numbers for each thread.
+
+    >>> rows_of(10, 128, V=1), rows_of(1000, 128, V=4)
+    (((32,), (32, 4)), ((128,), (64, 1)))
+    """
+    threads = min(512, max(1, -(-C // (4 * V * 32))) * 32)
+    together = 4 if threads == 32 else 1
+    return (-(-N // together),), (threads, together)
+
+
 def geometry(window: Window, H: int, W: int) -> Any:
     """A window over images of H×W pixels as the struct Geometry."""
     (top, _), (left, _) = window.padding
@@ -186,43 +322,11 @@ def geometry(window: Window, H: int, W: int) -> Any:
     return np.array(numbers, GEOMETRY)
 
 
-def pack(kernel: Kernel, instance: Sequence[str], args: Sequence[Any]) -> list[Any]:
-    """The arguments as the kernel's declaration wants them: arrays as they are, numbers converted to its types.
-
-    Raises: ArgumentError, DTypeError naming the parameter.
-    """
-    where = f"{kernel.stem}.cu: {kernel.spelled(instance)}"
-    if len(args) != len(kernel.parameters):
-        raise ArgumentError(f"{where}: expected {len(kernel.parameters)} arguments, got {len(args)}")
-    types = dict(zip((name for name, _ in kernel.template), instance, strict=True))
-    return [_packed(where, p, types, value) for p, value in zip(kernel.parameters, args, strict=True)]
-
-
-def _packed(where: str, parameter: Parameter, types: dict[str, str], value: Any) -> Any:
-    where = f"{where}: {parameter.name}"
-    if parameter.pointer:
-        if value is None:
-            return np.uint64(0)
-        if not is_array(value) or not _backend.holds(value):
-            raise ArgumentError(f"{where}: expected an array where the kernel computes, got {told(value)}")
-        expected = _dtype(parameter.type, types)
-        if value.dtype.name != expected:
-            raise DTypeError(f"{where}: expected {expected}, got {value.dtype.name}")
-        if not value.flags.c_contiguous:
-            raise ArgumentError(f"{where}: expected a contiguous array, got strides {value.strides}")
-        return value
+def _expected(parameter: Parameter, types: dict[str, str]) -> Any:
     if parameter.type == "Geometry":
-        if getattr(value, "dtype", None) != GEOMETRY:
-            raise ArgumentError(f"{where}: expected a geometry, got {told(value)}")
-        return value
-    number = np.dtype(_dtype(parameter.type, types)).type
-    if isinstance(value, bool) != (number is np.bool_) or not isinstance(value, bool | int | float | np.number):
-        raise ArgumentError(f"{where}: expected {number.__name__}, got {told(value)}")
-    if issubclass(number, np.integer):
-        limits = np.iinfo(number)
-        if int(value) != value or not limits.min <= value <= limits.max:
-            raise ArgumentError(f"{where}: expected {number.__name__}, got {value}")
-    return number(value)
+        return GEOMETRY
+    name = _dtype(parameter.type, types)
+    return name if parameter.pointer else np.dtype(name).type
 
 
 def _dtype(spelling: str, types: dict[str, str]) -> str:
@@ -246,9 +350,9 @@ def _template_argument(value: Any) -> str:
 
 
 def _check_grid(kernel: Kernel, grid: Grid, block: Grid) -> None:
-    if len(grid) > 3 or any(not 0 <= n <= most for n, most in zip(grid, ((1 << 31) - 1, 65535, 65535), strict=False)):
+    if len(grid) > 3 or min(grid) < 0 or grid[0] >= 1 << 31 or max(grid[1:], default=0) > 65535:
         raise ArgumentError(f"{kernel.stem}.cu: {kernel.name}: no GPU has a grid of {grid} blocks")
-    if len(block) > 3 or min(block) < 1 or np.prod(block) > 1024:
+    if len(block) > 3 or min(block) < 1 or math.prod(block) > 1024:
         raise ArgumentError(f"{kernel.stem}.cu: {kernel.name}: no GPU has blocks of {block} threads")
 
 
@@ -289,7 +393,9 @@ def _template_parameter(text: str) -> tuple[str, tuple[str, ...]]:
     kind, name = text.split()
     if kind == "bool":
         return name, ("false", "true")
-    return name, {"real": tuple(REALS.values()), "index": tuple(INDICES.values()), "V": ("V",)}[name]
+    reals = tuple(REALS.values())
+    tensor = tuple(real for real in reals if real != "double")  # what tensor cores multiply
+    return name, {"real": reals, "tensor": tensor, "index": tuple(INDICES.values()), "V": ("V",)}[name]
 
 
 def _parameter(text: str) -> Parameter:
@@ -309,21 +415,28 @@ class CuPy:
         array: Array = array_module(like).empty(shape, dtype)
         return array
 
-    def launch(
-        self, kernel: Kernel, instance: Sequence[str], grid: Grid, block: Grid, args: list[Any], shared: int
-    ) -> None:
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """See `Backend.matmul`."""
+        array_module(out).matmul(a, b, out=out)
+
+    def launch(self, instance: Instance, grid: Grid, block: Grid, args: list[Any], shared: int) -> None:
         """See `Backend.launch`."""
-        _loaded(kernel.stem, kernel.spelled(instance))(grid, block, tuple(args), shared_mem=shared)
+        import cupy
+
+        kernel = _loaded(instance.kernel.stem, instance.name, cupy.cuda.runtime.getDevice())
+        if shared > STATIC_SHARED:
+            kernel.max_dynamic_shared_size_bytes = shared
+        kernel(grid, block, tuple(args), shared_mem=shared)
 
 
 @cache
-def _loaded(stem: str, instance: str) -> Callable[..., Any]:
+def _loaded(stem: str, instance: str, device: int) -> Any:
+    """The kernel for the current device."""
     import cupy
 
-    text = source(stem)
-    module = cupy.RawModule(code=text, options=OPTIONS, name_expressions=[instance])
+    module = cupy.RawModule(code=source(stem), options=OPTIONS, name_expressions=[instance])
     try:
-        kernel: Callable[..., Any] = module.get_function(instance)
+        kernel = module.get_function(instance)
     except cupy.cuda.compiler.CompileException as error:
         raise KernelError(explained(stem, instance, str(error))) from error
     return kernel

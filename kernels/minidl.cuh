@@ -9,6 +9,9 @@
 typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
+#ifndef INFINITY  // NVRTC has no math.h
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 #endif
 
 template <typename real> struct Wide { using type = float; };
@@ -16,6 +19,10 @@ template <> struct Wide<double> { using type = double; };
 template <typename real> using wide = typename Wide<real>::type;
 
 template <typename real> __device__ __forceinline__ wide<real> widen(real x) { return static_cast<wide<real>>(x); }
+
+// a·b, rounded: a compiler would fuse it with a sum that follows, to other bits than those of array code.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
 
 // V neighbouring numbers, which one instruction reads or writes where they are 16 bytes.
 template <typename real, int V> struct alignas(V * sizeof(real)) Pack { real at[V]; };
@@ -27,6 +34,8 @@ template <typename real, int V> __device__ __forceinline__ Pack<real, V> load(co
 template <typename real, int V> __device__ __forceinline__ void store(real* p, const Pack<real, V>& values) {
     *reinterpret_cast<Pack<real, V>*>(p) = values;
 }
+
+constexpr int THREADS = 256;  // of a block at most, as in kernels/cuda.py
 
 // Each thread of a one-dimensional grid takes every (number of threads)-th i below n.
 #define EACH(i, n)                                                                     \

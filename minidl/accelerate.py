@@ -37,16 +37,21 @@ class Settings:
         "winograd" (see docs/winograd.md) insist, the latter where it fits: a square kernel of at most 5 pixels, stride
         and dilation 1.
 
-    Raises: UnknownNameError for another value.
+    tf32: let matrix products of float32 on a GPU round their factors to 11 bits, for its tensor cores.
+
+    Raises: UnknownNameError, ArgumentError for another value.
     """
 
     kernels: str = "auto"
     conv2d: str = "auto"
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UnknownNameError(f"setting for {name}", getattr(self, name), choices)
+        if not isinstance(self.tf32, bool):
+            raise ArgumentError(f"setting for tf32: expected True or False, got {self.tf32!r}")
 
 
 _DEFAULT = Settings()
@@ -115,6 +120,7 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
         self.reference = body
         self.stem = body.__module__.rpartition(".")[2]
         self.name = body.__name__
+        self.rounds = True  # its results to half precision, where that is what it was given
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the kernel where there is one for these arrays, else the body."""
@@ -125,8 +131,8 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
         if kernel is None:
             return self.reference(*args, **kwargs)
         options = {name: _contiguous(value) for name, value in kwargs.items()}
-        if _takes_algorithm(kernel):
-            options["algorithm"] = getattr(_current.get(), self.stem)
+        for option in _settings_of(kernel):
+            options[option] = getattr(_current.get(), self.stem if option == "algorithm" else option)
         result: R = kernel(*map(_contiguous, args), **options)
         return result
 
@@ -139,6 +145,8 @@ class accelerated(Generic[P, R]):  # noqa: N801, as it reads as a decorator
             for value, changed in zip(args, wide, strict=True):
                 if is_half(value):
                     value[...] = changed.astype(value.dtype)
+        if not self.rounds:
+            return result
         return tuple(_rounded(y, half) for y in result) if isinstance(result, tuple) else _rounded(result, half)
 
 
@@ -173,9 +181,9 @@ def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., An
 
 
 @cache
-def _takes_algorithm(kernel: Callable[..., Any]) -> bool:
-    """Whether there are several ways to compute it, between which the setting named like its file chooses."""
-    return "algorithm" in inspect.signature(kernel).parameters
+def _settings_of(kernel: Callable[..., Any]) -> tuple[str, ...]:
+    """The settings that a kernel asks for: as "algorithm" that which is named like its file, as "tf32" that."""
+    return tuple(name for name in inspect.signature(kernel).parameters if name in ("algorithm", "tf32"))
 
 
 @cache

@@ -6,13 +6,13 @@ gets as `xp`, so that one text runs on both.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from minidl.devices import cupy_module, parse_device
 from minidl.errors import ArgumentError, DeviceError, DTypeError, told
 
 # CuPy is optional, so its arrays cannot be named in a type; both libraries' arrays behave as this one.
@@ -49,23 +49,33 @@ def is_half(x: object) -> bool:
 
 
 def as_array(name: str, values: Any, like: Array) -> Array:
-    """An array as it is, or nested lists of numbers as one, in the library of another array.
+    """An array as it is, or nested lists of numbers as one, where another array lives.
 
-    Raises: ArgumentError naming the argument, where it is neither.
+    Raises: ArgumentError naming the argument, where it is neither; DeviceError for an array that lives elsewhere.
     """
     if not is_array(values) and (isinstance(values, str | bytes) or not isinstance(values, Sequence | Real)):
         raise ArgumentError(f"{name}: expected an array or lists of numbers, got {told(values)}")
+    require_device(name, values, like)
     try:
-        array: Array = array_module(like).asarray(values)
+        array: Array = values if is_array(values) else np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise ArgumentError(f"{name}: expected rows of equal length, got {told(values)}") from error
-    return array
+    return to_device(array, device_of(like))
 
 
 def require_array(name: str, x: object) -> None:
     """Raises: ArgumentError naming the argument, where x is no plain array."""
     if not is_array(x):
         raise ArgumentError(f"{name}: expected a plain NumPy or CuPy array, got {told(x)}")
+
+
+def require_device(name: str, x: Any, like: Array) -> None:
+    """Raises: DeviceError naming the argument, where x is an array on another device than its partner."""
+    if is_array(x) and device_of(x) != device_of(like):
+        raise DeviceError(
+            f"{name}: expected an array on {device_of(like)}, got one on {device_of(x)}; "
+            f"move it: to_device(…, '{device_of(like)}')"
+        )
 
 
 def array_module(x: object) -> Any:
@@ -76,9 +86,7 @@ def array_module(x: object) -> Any:
     """
     if isinstance(x, np.ndarray) or type(x).__module__.partition(".")[0] != "cupy":
         return np
-    import cupy
-
-    return cupy
+    return cupy_module()
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -117,35 +125,6 @@ def device_of(x: Array) -> str:
     return "cpu" if isinstance(x, np.ndarray) else f"cuda:{x.device.id}"
 
 
-def parse_device(device: str) -> str:
-    """Normalise a device name to `"cpu"` or `"cuda:N"`, after checking that it can be used.
-
-    >>> parse_device("cpu")
-    'cpu'
-
-    Raises: ArgumentError for a malformed name; DeviceError, with the reason, where no such GPU is usable.
-    """
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
-    if match is None:
-        raise ArgumentError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {told(device)}")
-    if device == "cpu":
-        return device
-    index = int(match[1] or 0)
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(
-            f"device {device!r}: CuPy is not installed; install it with pip install 'minidl[gpu13]' "
-            "(or gpu12 for a CUDA 12 driver), or use device 'cpu'"
-        ) from error
-    if not cupy.is_available():
-        raise DeviceError(f"device {device!r}: CuPy is installed but finds no usable GPU or driver; use device 'cpu'")
-    count = int(cupy.cuda.runtime.getDeviceCount())
-    if index >= count:
-        raise DeviceError(f"device {device!r}: this machine has {count} GPU(s), numbered from 0")
-    return f"cuda:{index}"
-
-
 def to_device(x: Array, device: str) -> Array:
     """x on the device; x itself where it already lives there.
 
@@ -156,8 +135,7 @@ def to_device(x: Array, device: str) -> Array:
         return x
     if device == "cpu":
         return to_host(x)
-    import cupy
-
+    cupy = cupy_module()
     with cupy.cuda.Device(int(device.removeprefix("cuda:"))):
         result: Array = cupy.asarray(x)
     return result

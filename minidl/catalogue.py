@@ -126,13 +126,14 @@ class Case:
     inputs: tuple[Any, ...]
     effort: Mapping[str, Any] = field(default_factory=dict)  # other than usual, where a forward pass is slow
 
-    def check(self, key: Key = FIRST_KEY) -> Report:
+    def check(self, key: Key = FIRST_KEY, device: str | None = None) -> Report:
         """The gradient check, under the name of this case."""
-        return replace(gradcheck.check(self.make(), *self.inputs, key=key, **self.effort), subject=self.name)
+        report = gradcheck.check(self.make(), *self.inputs, key=key, device=device, **self.effort)
+        return replace(report, subject=self.name)
 
-    def plot(self, report: Report, path: Path | str, key: Key = FIRST_KEY) -> None:
+    def plot(self, report: Report, path: Path | str, key: Key = FIRST_KEY, device: str | None = None) -> None:
         """Draw what the check found: see `gradcheck.plot`."""
-        gradcheck.plot(report, self.make(), *self.inputs, path=path, key=key)
+        gradcheck.plot(report, self.make(), *self.inputs, path=path, key=key, device=device)
 
 
 def cases(name: str = "all") -> list[Case]:

@@ -1,4 +1,4 @@
-"""The command line: minidl train | eval | predict | summary | gradcheck | bench | warmup.
+"""The command line: minidl train | eval | predict | summary | gradcheck | bench | warmup | doctor.
 
 Each command prints for people, and with --json one object on standard output for programs; then what people read goes
 to standard error. Exit codes: 0 done, 1 failed, 2 asked for something impossible, 130 interrupted.
@@ -276,6 +276,7 @@ def gradcheck(
         str | None, typer.Option("--break", metavar="TERM", help="Plant a fault first: a term of the named layer.")
     ] = None,
     shape: Annotated[str | None, typer.Option(help="Of the input of a layer of one's own, such as 2,5,5,3.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     json_: Json = False,
 ) -> None:
     """Hold every gradient against finite differences.
@@ -284,9 +285,10 @@ def gradcheck(
     """
     from minidl import faults
     from minidl.catalogue import cases, kind, own_case
+    from minidl.devices import parse_device
     from minidl.gradcheck import picture_path
 
-    given, picture = parse_shape(shape), picture_path(plot) if plot else None
+    given, picture, device = parse_shape(shape), picture_path(plot) if plot else None, parse_device(device)
     chosen = []  # before any work, so that a wrong name is told at once
     for name in names or ["all"]:
         chosen += [own_case(name, given)] if ".py:" in name else cases(name)
@@ -300,7 +302,7 @@ def gradcheck(
     begin, reports = time.perf_counter(), []
     with faults.planted(fault) if fault else nullcontext():
         for case in chosen:
-            report = case.check()
+            report = case.check(device=device)
             reports.append(report)
             verdict = "passed" if report.passed else "FAILED"
             say(console, f"{verdict}  {report.error:8.1e}  {report.subject}")
@@ -311,7 +313,7 @@ def gradcheck(
         seconds = time.perf_counter() - begin
         if picture:
             say(console, f"drawing {worst.subject} …")
-            chosen[reports.index(worst)].plot(worst, picture)
+            chosen[reports.index(worst)].plot(worst, picture, device=device)
     if json_:
         print_json({"passed": not failed, "failed": failed, "reports": [report.to_dict() for report in reports]})
     say(
@@ -374,13 +376,30 @@ def bench(
 
 
 @command
-def warmup() -> None:
+def warmup(device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu") -> None:
     """Compile every kernel ahead: later runs then begin at once."""
     from minidl.warmup import warm_up
 
     begin = time.perf_counter()
-    warm_up(lambda news: print(f"{news} …", file=sys.stderr, flush=True))
+    warm_up(lambda news: print(f"{news} …", file=sys.stderr, flush=True), device)
     print(f"all kernels are compiled ({time.perf_counter() - begin:.0f} s)")
+
+
+@command
+def doctor(json_: Json = False) -> None:
+    """Tell what is installed and works here, what does not, why, and what to install.
+
+    The exit code is 0 where the CPU works; a GPU is an extra.
+    """
+    from minidl.doctor import examine
+
+    report = examine()
+    if json_:
+        print_json(report.to_dict())
+    else:
+        say(make_console(), str(report))
+    if not report.ok:
+        raise SystemExit(1)
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

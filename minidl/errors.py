@@ -46,6 +46,25 @@ class DeviceError(MinidlError, RuntimeError):
     """A device is missing or unusable, or two arrays live on different devices."""
 
 
+class DeviceMemoryError(DeviceError, MemoryError):
+    """A GPU has too little memory for what is computed.
+
+    asked: bytes that were asked for last. held: those that this process had taken before.
+    free, total: bytes that the GPU then had left, and that it has.
+
+    >>> raise DeviceMemoryError("cuda:0", asked=3 << 30, held=6 << 30, free=1 << 30, total=8 << 30)
+    Traceback (most recent call last):
+    minidl.errors.DeviceMemoryError: device 'cuda:0': out of memory: 3.00 GiB more were asked for, with 6.00 GiB taken
+        and 1.00 GiB free of 8.00 GiB
+    """
+
+    def __init__(self, device: str, asked: int, held: int, free: int, total: int) -> None:
+        sizes = (f"{n / 2**30:.2f} GiB" if n >> 30 else f"{n / 2**20:.1f} MiB" for n in (asked, held, free, total))
+        message = "{} more were asked for, with {} taken and {} free of {}".format(*sizes)
+        super().__init__(f"device {device!r}: out of memory: {message}")
+        self.asked, self.held, self.free, self.total = asked, held, free, total
+
+
 class KernelError(MinidlError, RuntimeError):
     """A kernel for the GPU does not compile."""
 

@@ -45,7 +45,7 @@ class Fault:
 CONV2D, LINEAR = "minidl/ops/conv2d.py", "minidl/ops/linear.py"
 LRN, SOFTMAX = "minidl/ops/local_response_norm.py", "minidl/ops/softmax.py"
 MAX_POOL2D, AVG_POOL2D = "minidl/ops/max_pool2d.py", "minidl/ops/avg_pool2d.py"
-BATCH_NORM2D, LOSSES, COMBINE = "minidl/layers/batch_norm2d.py", "minidl/losses.py", "minidl/combine.py"
+BATCH_NORM2D, LOSSES, COMBINE = "minidl/ops/batch_norm2d.py", "minidl/losses.py", "minidl/combine.py"
 
 # fmt: off
 FAULTS = (
@@ -102,12 +102,12 @@ FAULTS = (
           "share = dy / dy.dtype.type(window.kernel[0] * window.kernel[1])",
           "each window divides by its full size, also where it hangs over the edge"),
     Fault("mean", "BatchNorm2d", BATCH_NORM2D,
-          "(dy - dbeta / m - normalised * (dgamma / m))",
-          "(dy - normalised * (dgamma / m))",
+          "dx: NHWC = dy - dbeta / m",
+          "dx: NHWC = dy.copy()",
           "the mean is taken for a constant, though each x moves it"),
     Fault("variance", "BatchNorm2d", BATCH_NORM2D,
-          "(dy - dbeta / m - normalised * (dgamma / m))",
-          "(dy - dbeta / m)",
+          "dx -= _normalised(x, mean, rest, inv_std) * (dgamma / m)",
+          "pass",
           "the variance is taken for a constant, though each x moves it"),
     Fault("scale", "Dropout", "minidl/layers/dropout.py",
           "return dropout(dy, self.p, key) if self.p else dy",

@@ -18,11 +18,12 @@ from minidl.arrays import (
     has_float_dtype,
     is_array,
     is_half,
-    parse_device,
     require_array,
+    require_device,
     to_device,
     to_host,
 )
+from minidl.devices import parse_device
 from minidl.errors import (
     ArgumentError,
     CheckpointError,
@@ -96,6 +97,8 @@ class Parameter:
             raise ShapeError(f"a parameter of shape {self.shape} got a gradient of shape {gradient.shape}")
         if self._value is not None and gradient.dtype != self._value.dtype:
             raise DTypeError(f"a parameter of {self._value.dtype.name} got a gradient of {gradient.dtype.name}")
+        if self._value is not None:
+            require_device("gradient", gradient, self._value)
         if self.grad is None:
             self.grad = gradient
         else:
@@ -205,13 +208,10 @@ class Layer:
         device = None if device is None else parse_device(device)
         dtype = None if dtype is None else float_dtype(dtype)
         for holder in self._holders().values():
-            value = holder.value if device is None else to_device(holder.value, device)
-            kept = (
-                np.dtype(np.float32)
-                if dtype is not None and dtype.itemsize == 2 and isinstance(holder, Buffer)
-                else dtype
-            )
-            holder.value = value if kept is None else value.astype(kept, copy=False)
+            narrow = dtype is not None and dtype.itemsize == 2 and isinstance(holder, Buffer)
+            kept = np.dtype(np.float32) if narrow else dtype
+            value = holder.value if kept is None else holder.value.astype(kept, copy=False)
+            holder.value = value if device is None else to_device(value, device)
         self.zero_grad()
         return self
 
@@ -329,7 +329,8 @@ class Layer:
         return self.check(self.kept(cache, is_array), "the cache")
 
     def check_gradient(self, dy: Array, shape: Shape, partner: Array | None = None) -> Array:
-        """dy, after checking that it has the shape of the output, and the dtype and device of a partner in its work.
+        """dy, after checking that it has the shape of the output, the device of a partner in its work, and its dtype
+        where that is one of floats.
 
         Raises: ArgumentError, ShapeError, DTypeError, DeviceError.
         """
@@ -338,9 +339,9 @@ class Layer:
             raise ArgumentError(f"{self}: expected a NumPy or CuPy array as dy, got {type(dy).__name__}{plain}")
         if dy.shape != shape:
             raise ShapeError(f"{self}: expected the shape of the output {shape}, got {dy.shape} in dy")
-        dtype = dy.dtype if partner is None else partner.dtype
+        dtype = partner.dtype if partner is not None and has_float_dtype(partner) else dy.dtype
         if dy.dtype != dtype or not has_float_dtype(dy):
-            expected = " or ".join(FLOATS) if partner is None else dtype.name
+            expected = " or ".join(FLOATS) if dtype is dy.dtype else dtype.name
             got = dy.dtype.name if dy.dtype.isnative else f"{dy.dtype.name} of foreign byte order"
             raise DTypeError(f"{self}: expected {expected}, as in the forward pass, got {got} in dy")
         if partner is not None and device_of(dy) != device_of(partner):

@@ -15,7 +15,17 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from minidl.arrays import Array, array_module, as_array, has_float_dtype, is_array, to_host
+from minidl.arrays import (
+    Array,
+    array_module,
+    as_array,
+    device_of,
+    has_float_dtype,
+    is_array,
+    require_device,
+    to_device,
+    to_host,
+)
 from minidl.errors import (
     ArgumentError,
     DTypeError,
@@ -26,7 +36,7 @@ from minidl.errors import (
     expect_number,
     told,
 )
-from minidl.layer import Shape, expect_kinds
+from minidl.layer import expect_kinds
 from minidl.ops.softmax_cross_entropy import softmax_cross_entropy, softmax_cross_entropy_gradient
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -53,14 +63,16 @@ class Loss:
         """
         return expect_kinds(self, cache, kinds)
 
-    def check_scale(self, scale: Any, shape: Shape) -> None:
-        """Check that scale is one number, or an array of the shape.
+    def check_scale(self, scale: Any, like: Array) -> None:
+        """Check that scale is one number, or an array of the shape and the device of another.
 
-        Raises: ArgumentError.
+        Raises: ArgumentError, DeviceError.
         """
+        shape = like.shape
         numbers = is_array(scale) and scale.dtype.kind in "fiu" and scale.shape in ((), shape)
         if not numbers and (not isinstance(scale, Real) or isinstance(scale, bool)):
             raise ArgumentError(f"{self}: scale: expected a number, or an array of shape {shape}, got {told(scale)}")
+        require_device(f"{self}: scale", scale, like)
 
     def __repr__(self) -> str:
         defaults = inspect.signature(type(self)).parameters
@@ -79,7 +91,7 @@ class SoftmaxCrossEntropy(Loss):
     The mean divides by Σ_n w_{y_n}, which is the number of labels that are not `ignore_index` where no weights are
     given (PyTorch's rule). Where that is 0, as with all labels ignored, loss and gradient are 0.
 
-    Shapes: logits (N, …, C), integer labels (N, …) → a number, or (N, …) with `reduction="none"`.
+    Shapes: logits (N, …, C), integer labels (N, …) on any device → a number, or (N, …) with `reduction="none"`.
     Kept for backward: log p and the labels.
     Raises: ArgumentError, UnknownNameError for unusable settings; ShapeError, DTypeError, LabelError for logits or
         labels that do not fit.
@@ -124,7 +136,7 @@ class SoftmaxCrossEntropy(Loss):
     def backward(self, cache: tuple[Array, Array, Any], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
         log_p, labels, share = self.kept(cache, is_array, is_array, _is_scalar)
-        self.check_scale(scale, labels.shape)
+        self.check_scale(scale, labels)
         xp = array_module(log_p)
         dlosses = xp.broadcast_to(xp.asarray(scale * share, log_p.dtype), labels.shape).reshape(-1)
         flat, weight = labels.reshape(-1), self._weights(log_p)
@@ -133,33 +145,34 @@ class SoftmaxCrossEntropy(Loss):
         return dlogits.reshape(log_p.shape)
 
     def _weights(self, like: Array) -> Array:
-        xp = array_module(like)
-        weight: Array = xp.asarray(np.ones(like.shape[-1]) if self.weight is None else self.weight, like.dtype)
+        xp, C = array_module(like), like.shape[-1]
+        weight: Array = xp.ones(C, like.dtype) if self.weight is None else xp.asarray(self.weight, like.dtype)
         return weight
 
     def _checked_labels(self, logits: Array, labels: Array) -> Array:
-        """The labels, −1 in place of `ignore_index`."""
+        """The labels where the logits are, −1 in place of `ignore_index`. They are looked at on the host, so those that
+        come from there cost no wait for a GPU.
+        """
         _require_floats(self, "logits", logits)
         if logits.ndim < 2 or 0 in logits.shape:
             raise ShapeError(f"{self}: expected logits of shape (N, …, C), none of them 0, got {logits.shape}")
-        xp, C = array_module(logits), logits.shape[-1]
-        labels = as_array(f"{self}: labels", labels, logits)
+        C = logits.shape[-1]
+        labels = to_host(labels) if is_array(labels) else as_array(f"{self}: labels", labels, np.empty(0))
         if labels.dtype.kind not in "iu":
             raise LabelError(f"{self}: expected integer labels, got {labels.dtype.name}")
         if labels.shape != logits.shape[:-1]:
             raise ShapeError(
                 f"{self}: expected labels of shape {logits.shape[:-1]} for logits {logits.shape}, got {labels.shape}"
             )
-        host = to_host(labels)
-        wrong = (host != self.ignore_index) & ((host < 0) | (host >= C))
+        wrong = (labels != self.ignore_index) & ((labels < 0) | (labels >= C))
         if wrong.any():
             where = tuple(int(i) for i in np.argwhere(wrong)[0])
             place = where[0] if len(where) == 1 else where
-            raise LabelError(f"{self}: expected labels from 0 to {C - 1}, got {host[where]} at position {place}")
+            raise LabelError(f"{self}: expected labels from 0 to {C - 1}, got {labels[where]} at position {place}")
         if self.weight is not None and len(self.weight) != C:
             raise ShapeError(f"{self}: weight: expected {C} numbers, one a class, got {len(self.weight)}")
-        result: Array = xp.where(labels == self.ignore_index, -1, labels).astype(xp.int64, copy=False)
-        return result
+        labels = np.where(labels == self.ignore_index, -1, labels).astype(np.int64, copy=False)
+        return to_device(labels, device_of(logits))
 
 
 class MeanSquaredError(Loss):
@@ -192,7 +205,7 @@ class MeanSquaredError(Loss):
     def backward(self, cache: tuple[Array, float], scale: Any = 1.0) -> Array:
         """See `Loss.backward`."""
         difference, share = self.kept(cache, is_array, _is_scalar)
-        self.check_scale(scale, difference.shape)
+        self.check_scale(scale, difference)
         doutputs: Array = difference * array_module(difference).asarray(2 * share * scale, difference.dtype)
         return doutputs
 

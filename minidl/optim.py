@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from minidl.arrays import Array, array_module, device_of, is_array, to_device, to_host
+from minidl.arrays import Array, array_module, device_of, is_array, require_device, to_device, to_host
 from minidl.errors import (
     ArgumentError,
     CheckpointError,
@@ -71,8 +71,8 @@ class Optimizer:
         """Change every parameter that has a gradient. On an error nothing has changed.
 
         Raises: ArgumentError for a learning rate that is negative or not finite, where no parameter has a gradient,
-            and for parameters that were moved since their running arrays were made; ShapeError, DTypeError for a
-            gradient that does not fit.
+            and for parameters that were moved since their running arrays were made; ShapeError, DTypeError,
+            DeviceError for a gradient that does not fit.
         """
         lr = expect_number(type(self).__name__, "lr", lr, within="[0, inf)")
         ready = {}
@@ -103,6 +103,7 @@ class Optimizer:
             raise ShapeError(f"{type(self).__name__}: the gradient of {name}: expected shape {value.shape}, got {got}")
         if grad.dtype != value.dtype:
             raise DTypeError(f"{type(self).__name__}: the gradient of {name}: expected {value.dtype}, got {grad.dtype}")
+        require_device(f"{type(self).__name__}: the gradient of {name}", grad, value)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -121,10 +121,10 @@ class MixedPrecision(Layer):
         """See `Layer.backward`."""
         scale = self.scale.value if self.scale else 1.0
         self.net.zero_grad()
-        scaled = (dy * dy.dtype.type(scale)).astype(self.dtype)
+        scaled = _divided(dy, 1 / scale).astype(self.dtype)
         dx = self.net.backward(scaled, cache, input_gradient=input_gradient)
         gradients = {
-            name: copy.grad.astype("float32") * dy.dtype.type(1 / scale)
+            name: _divided(copy.grad.astype("float32"), scale)
             for name, copy in self._copies.items()
             if copy.grad is not None
         }
@@ -135,7 +135,7 @@ class MixedPrecision(Layer):
         if not self.overflowed:
             for name, grad in gradients.items():
                 self._masters[name].accumulate(grad)
-        return None if dx is None else dx.astype("float32") * dy.dtype.type(1 / scale)
+        return None if dx is None else _divided(dx.astype("float32"), scale)
 
     @property
     def may_skip(self) -> bool:
@@ -159,6 +159,10 @@ class MixedPrecision(Layer):
             raise ArgumentError(f"MixedPrecision: state: expected that of another precision, got {told(state)}")
         if self.scale:
             self.scale = replace(self.scale, **state)
+
+
+def _divided(x: Array, scale: float) -> Array:
+    return x if scale == 1 else x * x.dtype.type(1 / scale)
 
 
 def _finite(gradients: list[Array]) -> bool:

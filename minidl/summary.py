@@ -109,6 +109,18 @@ class Summary:
         shapes = {"input_shape": list(self.input_shape), "output_shape": list(self.output_shape)}
         return {**asdict(self), **shapes, "rows": [row.to_dict() for row in self.rows]}
 
+    def largest_batch(self, memory: int, slots: int = 1, itemsize: int = FLOAT32) -> int:
+        """The largest batch that a training step should have room for in so many bytes; a rough estimate, rather low.
+
+        The parameters count with their gradients, the running arrays of the optimiser (slots of them) and one copy;
+        an image with its activations, and twice with what the largest layers take on the way back: its columns, and
+        an activation's gradient.
+        """
+        fixed = self.parameters * (3 + slots)
+        widest = max(math.prod(row.output_shape) for row in self.rows)
+        each = math.prod(self.input_shape) + (self.activation_bytes + 2 * self.column_bytes) // FLOAT32 + 2 * widest
+        return max(0, (memory // itemsize - fixed) // each)
+
     def render(self, width: int | None = None) -> Group:
         """A table and a drawing for `rich`, for a width in characters; that of the terminal unless given."""
         from rich.console import Group

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cuda_shim
+import fake_cupy
 import hypothesis
 import numpy as np
 import pytest
@@ -79,6 +81,13 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         with minidl.settings(kernels="auto" if request.param == "cpu" else "reference"):
             yield "cpu"
+
+
+@pytest.fixture
+def stand_in() -> Iterator[ModuleType]:
+    """What stands in for CuPy, computing by the ops' own bodies (see tests/fake_cupy.py)."""
+    with fake_cupy.installed() as cupy:
+        yield cupy
 
 
 @pytest.fixture(params=["reference", "auto"])

@@ -28,6 +28,7 @@ from minidl import (
     catalogue,
     cli,
     data,
+    devices,
     gradcheck,
     initializers,
     layers,
@@ -375,9 +376,9 @@ state = net.state_dict()
 lines("layers.Layer",
       (lambda: net.to("gpu"), ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
       (lambda: net.to(0), ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got 0"),
-      (lambda: net.to(dtype="complex64"), DTypeError, "float16, bfloat16, got complex64"),
-      (lambda: net.to(dtype="flaot32"), DTypeError, "float16, bfloat16, got 'flaot32'"),
-      (lambda: net.to(dtype=">f4"), DTypeError, "float16, bfloat16, got >f4 of foreign bytes"),
+      (lambda: net.to(dtype="complex64"), DTypeError, "dtype: expected one of float32, float64,"),
+      (lambda: net.to(dtype="flaot32"), DTypeError, "dtype: expected one of float32, float64,"),
+      (lambda: net.to(dtype=">f4"), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: net.load_state_dict([1, 2]), ArgumentError,
        "state: expected arrays by name, as state_dict() gives them, got [1, 2]"),
       (lambda: net.load_state_dict({}), CheckpointError, "the weights belong to another model: fc.weight is missing"),
@@ -761,13 +762,15 @@ lines("random.philox",
       (lambda: philox((0, 0, 0, 0), (0, 1 << 32)), ArgumentError,
        "key: expected an integer from 0 to 2**32 - 1, got 4294967296"))
 lines("arrays.float_dtype",
-      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError, "float16, bfloat16, got"),
-      (lambda: arrays.float_dtype(int), DTypeError, "float16, bfloat16, got int64"),
+      *each(("flaot32", None, [3]), arrays.float_dtype, DTypeError,
+            "dtype: expected one of float32, float64, float16, bfloat16, got"),
+      (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
        "float16, bfloat16, got >f8 of foreign bytes"))
-lines("arrays.parse_device",
-      *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), arrays.parse_device,
-            ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got"))
+for asked in (devices.parse_device, devices.device_name, lambda device: devices.using(device).__enter__()):
+    lines(f"devices.{getattr(asked, '__name__', '').replace('<lambda>', 'using')}",
+          *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), asked,
+                ArgumentError, "device: expected 'cpu', 'cuda' or 'cuda:N', got"))
 for asked in (arrays.device_of, arrays.to_host, partial(arrays.to_device, device="cpu")):
     name = getattr(asked, "func", asked).__name__
     lines(f"arrays.{name}",
@@ -1016,7 +1019,7 @@ lines("data.Loader",
       (lambda: loaded(train=True), ArgumentError,
        "key: training draws order, crops and mirroring from one; pass key=Key(seed)"),
       (lambda: loaded(train=True, key=7), ArgumentError, "Loader: key: expected a Key, got 7"),
-      (lambda: loaded(dtype="complex64"), DTypeError, "float16, bfloat16, got complex64"),
+      (lambda: loaded(dtype="complex64"), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: loaded(on_bad_image="ignore"), UnknownNameError, "unknown on_bad_image 'ignore'"),
       (lambda: loaded(prefetch=-1), ArgumentError, "Loader: prefetch: expected an integer of at least 0, got -1"),
       (lambda: loaded().epoch(-1), ArgumentError, "epoch: expected an integer of at least 0, got -1"),
@@ -1039,14 +1042,14 @@ lines("data.Preprocessing",
       (lambda: how.pixels(pixels[0] / 255), DTypeError, "image: expected uint8 from 0 to 255, got float64"),
       (lambda: how.pixels(pixels), ShapeError, "image: expected (height, width, 1 or 3), got (3, 8, 8, 1)"),
       (lambda: how.pixels(pixels[0, :0]), ShapeError, "image: expected (height, width, 1 or 3), got (0, 8, 1)"),
-      (lambda: how.apply(pixels[0], dtype="complex64"), DTypeError, "float16, bfloat16, got"),
+      (lambda: how.apply(pixels[0], dtype="complex64"), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: how.pixels(pixels[0], top=2.0), ArgumentError, "top: expected a number in [0, 1], got 2.0"),
       (lambda: how.pixels(pixels[0], left=nan), ArgumentError, "left: expected a number in [0, 1], got nan"),
       (lambda: how.pixels(pixels[0], mirrored="no"), ArgumentError, "mirrored: expected True or False, got 'no'"),
       (lambda: how.normalise(None), ArgumentError, "pixels: expected a plain NumPy or CuPy array, got None"),
       (lambda: how.normalise(np.zeros((8, 8, 3), np.uint8)), ShapeError,
        "pixels: expected (height, width, 1) or a batch of it, got (8, 8, 3)"),
-      (lambda: how.normalise(pixels, "int8"), DTypeError, "float16, bfloat16, got int8"),
+      (lambda: how.normalise(pixels, "int8"), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: how.resized(OneColour([0])), ArgumentError, "split: expected an ArraySplit, got "),
       (lambda: Preprocessing.measured_on(pixels, height=6, width=5), ArgumentError,
        "split: expected a Split, got ndarray of uint8"),
@@ -1265,9 +1268,12 @@ lines("cli.gradcheck",
       command("gradcheck", "relu", "--plot", "a.bmp", said="2: minidl: plot: expected a file name that ends in"),
       command("gradcheck", "relu", "--break", "gat", said="did you mean 'gate'"),
       command("gradcheck", "--break", "gate", said="2: minidl: break: expected one layer to plant 'gate' in"),
-      command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"))
+      command("gradcheck", "relu", "--shape", "two", said="2: minidl: shape: expected sizes with commas between"),
+      command("gradcheck", "relu", "--device", "tpu", said="2: minidl: device: expected 'cpu', 'cuda' or 'cuda:N'"))
 lines("cli.warmup",
       *(command("warmup", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--mode", "--no")))
+lines("cli.doctor",
+      *(command("doctor", word, said=f"No such option: {word}") for word in ("--jsn", "--all", "-j", "--gpu", "--no")))
 lines("cli.bench",
       command("bench", "--model", "alexnte", said="2: minidl: unknown model 'alexnte': did you mean 'alexnet'"),
       command("bench", "--mode", "trian", said="2: minidl: unknown mode 'trian': did you mean 'train'"),
@@ -1284,7 +1290,8 @@ lines("cli.bench",
 
 PUBLIC: dict[str, types.ModuleType] = {
     "minidl": minidl, "layers": layers, "losses": losses, "optim": optim, "schedules": schedules,
-    "initializers": initializers, "window": window, "random": random, "arrays": arrays, "accelerate": accelerate,
+    "initializers": initializers, "window": window, "random": random, "arrays": arrays, "devices": devices,
+    "accelerate": accelerate,
     "gradcheck": gradcheck, "catalogue": catalogue, "summary": summary, "models": models, "data": data,
     "training": training, "training.checkpoint": checkpoints, "inference": inference_module,
 }  # fmt: skip
@@ -1295,10 +1302,16 @@ EXEMPT = {
         "gradcheck.ErrorMap", "gradcheck.Sweep", "summary.View", "summary.Row", "summary.Summary", "catalogue.Case",
     },
     "takes anything": {"arrays.is_array", "arrays.is_half", "arrays.array_module", "catalogue.kind", "catalogue.plain"},
-    "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.has_float_dtype"},
+    "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.require_device", "arrays.has_float_dtype"},
     "an abstract base, whose heirs are in the table": {"losses.Loss"},
     "a tool for those who write layers or ops": {"accelerate.accelerated", "initializers.bare"},
-    "takes nothing": {"accelerate.compile_convolutions"},
+    "a tool for those who say what is wrong with a GPU": {
+        "devices.install", "devices.cuda_version", "devices.first_line",
+    },
+    "takes nothing": {
+        "accelerate.compile_convolutions", "devices.cupy_module", "devices.cupy_packages", "devices.driver_cuda",
+        "devices.gpu_problem",
+    },
 }  # fmt: skip
 
 

@@ -189,7 +189,7 @@ class MeanOfBatch(BatchNorm2d):
 
     def backward(self, dy: Array, cache: Any, *, input_gradient: bool = True) -> Array | None:
         super().backward(dy, cache)
-        return dy * self.gamma.value * cache[2]
+        return dy * self.gamma.value * cache[3]
 
 
 def test_a_mean_taken_for_a_constant():

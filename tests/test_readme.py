@@ -10,12 +10,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_python_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     namespace = {"__name__": "readme"}
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert namespace["result"].test_top1 > 0.5
     assert namespace["loss"] < 2.5
+    assert namespace["y"].shape == (3, 2)
     assert namespace["report"].passed
 
 

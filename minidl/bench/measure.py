@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from minidl.accelerate import num_threads
-from minidl.arrays import parse_device
 from minidl.bench.agreement import Check, agree
 from minidl.bench.contenders import CPU, OP_PEERS, OURS, PACKAGES, contenders
 from minidl.bench.machine import GB, MB, available_memory, machine, versions
@@ -28,6 +27,7 @@ from minidl.bench.task import (
 from minidl.bench.timing import Times, ratios, take_turns
 from minidl.bench.work import tolerance
 from minidl.bench.worker import Worker, ask
+from minidl.devices import parse_device
 from minidl.errors import ArgumentError, MinidlError, UnknownNameError, expect_integer
 from minidl.summary import Summary, summarize
 

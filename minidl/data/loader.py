@@ -6,7 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from minidl.accelerate import num_threads
 from minidl.arrays import NHWC, DTypeLike, float_dtype
 from minidl.data.dataset import ArraySplit, Labels, Split
 from minidl.data.preprocess import Preprocessing, check_on_bad_image
+from minidl.data.upload import upload
+from minidl.devices import parse_device
 from minidl.errors import ArgumentError, DataError, FormatError, expect_a, expect_flag, expect_integer
 from minidl.random import Key
 
@@ -54,13 +57,16 @@ class Loader:
     `prefetch` batches are kept ready or in the making by background threads (by default one more than there are
     processors, at most 8); with 0 a batch is made when it is asked for.
 
+    With `device` "cuda:N" the images are on that GPU, copied there one batch ahead as uint8 and normalised there; they
+    are good until the next batch is asked for.
+
     An image that cannot be read raises, or with `on_bad_image="skip"` is left out of its batch, which is then smaller;
     a batch with no image left is not yielded. The others keep their `index`, so count steps by that. `skipped` maps
     the name of each image left out so far to the reason.
 
     Raises: ArgumentError for a batch_size below 1, a negative prefetch, training without a key, and for what is no
-    split, preprocessing or key; UnknownNameError
-    for another `on_bad_image`; DTypeError for a dtype other than float32 and float64.
+    split, preprocessing or key; UnknownNameError for another `on_bad_image`; DTypeError for a dtype other than those of
+    floats; DeviceError for a device that cannot be used.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Loader:
         key: Key | None = None,
         dtype: DTypeLike = "float32",
         on_bad_image: str = "raise",
+        device: str = "cpu",
         prefetch: int | None = None,
     ) -> None:
         expect_a(Split, "Loader", "split", split)
@@ -92,6 +99,7 @@ class Loader:
         self.key = key if train else None
         self.dtype = float_dtype(dtype)
         self.on_bad_image = on_bad_image
+        self.device = parse_device(device)
         self.prefetch = prefetch
         self.skipped: dict[str, str] = {}
         self._threads = max(1, min(prefetch, processors))
@@ -112,7 +120,13 @@ class Loader:
         epoch, start = expect_integer("", "epoch", epoch, 0), expect_integer("", "start", start, 0)
         if start > len(self):
             raise ArgumentError(f"start: expected from 0 to {len(self)}, the number of batches, got {start}")
-        return self._batches(self._plan(epoch), start)
+        batches = self._batches(self._plan(epoch), start)
+        return batches if self.device == "cpu" else self._on_gpu(batches)
+
+    def _on_gpu(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        with closing(upload(batches, self.device)) as uploaded:
+            for batch in uploaded:
+                yield replace(batch, images=self.preprocessing.normalise(batch.images, self.dtype))
 
     def _plan(self, epoch: int) -> _Plan:
         N = len(self.split)
@@ -169,7 +183,9 @@ class Loader:
             pixels[len(good)] = how.pixels(image, top=plan.top[i], left=plan.left[i], mirrored=plan.mirrored[i])
             good.append(i)
         positions = np.array(good, np.int64)
-        images = how.normalise(pixels[: len(good)], self.dtype)
+        images = pixels[: len(good)]
+        if self.device == "cpu":
+            images = how.normalise(images, self.dtype)
         return Batch(index, images, source.labels[positions], positions), bad
 
     def _finished(self, future: Future[tuple[Batch, dict[str, str]]]) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, DTypeLike, float_dtype, require_array
+from minidl.arrays import Array, DTypeLike, array_module, float_dtype, require_array
 from minidl.data.dataset import ArraySplit, Split
 from minidl.data.images import Pixels, check_channels, check_image, resample, with_channels
 from minidl.errors import (
@@ -137,8 +137,9 @@ class Preprocessing:
         *_, W, C = pixels.shape
         # Row by row: NumPy's innermost loop would otherwise be C = 3 long.
         rows = pixels.reshape(-1, W * C).astype(float_dtype(dtype))
-        rows -= np.tile(np.array(self.mean, rows.dtype), W)
-        rows /= np.tile(np.array(self.std, rows.dtype), W)
+        xp = array_module(rows)
+        rows -= xp.asarray(np.tile(np.array(self.mean, rows.dtype), W))
+        rows /= xp.asarray(np.tile(np.array(self.std, rows.dtype), W))
         return rows.reshape(pixels.shape)
 
     def apply(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidl.arrays import Array, array_module, device_of, is_array, to_device
+from minidl.devices import using
 from minidl.errors import (
     ArgumentError,
     DTypeError,
@@ -44,6 +45,7 @@ def check(
     elements: int = 4,
     eps: float = 1e-4,
     tolerance: float = 1e-6,
+    device: str | None = None,
 ) -> Report:
     """Compare backward with central differences of forward, for the input and for every parameter.
 
@@ -54,6 +56,7 @@ def check(
         is called with each unit vector, forward moved along each coordinate.
     key: of everything random, and what forward gets in each call, so that a dropout mask stays the same.
     directions, elements: how many random directions, and how many single elements, of each tensor.
+    device: where both sides are computed; unless given, where x is, or for a shape where the subject is.
 
     The relative error of a comparison along v, of n elements with the gradient g, is
 
@@ -74,7 +77,8 @@ def check(
     new v until one passes would not be sound: it would choose the directions in which a fault is small.
 
     Raises: ArgumentError, UnknownNameError for arguments that cannot be used, and for a Jacobian that is too large;
-        DTypeError for a forward pass that does not keep float64; and what forward raises.
+        DeviceError for a device that cannot be; DTypeError for a forward pass that does not keep float64; and what
+        forward raises.
 
     >>> from minidl.layers import Conv2d
     >>> check(Conv2d(3, 4, kernel_size=3), (2, 5, 5, 3)).passed
@@ -86,9 +90,10 @@ def check(
     eps = expect_number("gradient check", "eps", eps, f"[{SMALLEST_STEP:g}, inf)")  # below, rounding prevails
     tolerance = expect_number("gradient check", "tolerance", tolerance, "(0, inf)")
     expect_a(Key, "gradient check", "key", key)
-    function = function_of(subject, inputs, key)
-    comparison = _Comparison(function, mode, eps, tolerance, key.at("directions").generator())
-    reports = tuple(comparison.report(tensor, directions, elements) for tensor in comparison.tensors)
+    with using(device or "cpu"):
+        function = function_of(subject, inputs, key, device=device)
+        comparison = _Comparison(function, mode, eps, tolerance, key.at("directions").generator())
+        reports = tuple(comparison.report(tensor, directions, elements) for tensor in comparison.tensors)
     return Report(str(subject), mode, tolerance, reports, tuple(comparison.faults))
 
 

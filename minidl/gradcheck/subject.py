@@ -28,26 +28,31 @@ class Function:
     decisions: Callable[[Any], list[Array]]
 
 
-def function_of(subject: Layer | Loss, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike = np.float64) -> Function:
+def function_of(
+    subject: Layer | Loss, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike = np.float64, device: str | None = None
+) -> Function:
     """A copy of a layer, net or loss that computes in the dtype, at the given inputs. See `check` for these.
 
     Raises: ArgumentError for another subject, or another number of inputs.
     """
     if isinstance(subject, Loss):
-        return _loss_function(subject, inputs, key, dtype)
+        return _loss_function(subject, inputs, key, dtype, device)
     if isinstance(subject, Layer):
-        return _layer_function(subject, inputs, key, dtype)
+        return _layer_function(subject, inputs, key, dtype, device)
     raise ArgumentError(
         f"expected a layer, a net or a loss, got {subject!r}; a class needs to be called, as in check(MyLayer(), …)"
     )
 
 
-def _layer_function(original: Layer, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike) -> Function:
+def _layer_function(
+    original: Layer, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike, device: str | None
+) -> Function:
     if len(inputs) != 1:
         raise ArgumentError(f"{original}: expected one input, x or its shape, got {len(inputs)}")
     layer = copy.deepcopy(original)
     parameters = layer.parameters()
-    device = next((device_of(parameter.value) for parameter in parameters.values()), "cpu")
+    if device is None and not is_array(inputs[0]):
+        device = next((device_of(parameter.value) for parameter in parameters.values()), "cpu")
     x = Parameter(_array(inputs[0], key.at("x"), device))
     layer.to(device_of(x.value), np.float64)
     for name, parameter in parameters.items():
@@ -65,12 +70,12 @@ def _layer_function(original: Layer, inputs: tuple[Any, ...], key: Key, dtype: D
     return Function(str(layer), {name: x, **parameters}, x, forward, layer.backward, layer.decisions)
 
 
-def _loss_function(original: Loss, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike) -> Function:
+def _loss_function(original: Loss, inputs: tuple[Any, ...], key: Key, dtype: DTypeLike, device: str | None) -> Function:
     if len(inputs) != 2:
         raise ArgumentError(f"{original}: expected two inputs, outputs and targets, got {len(inputs)}")
     loss = copy.deepcopy(original)
-    outputs = Parameter(_cast(_array(inputs[0], key.at("outputs")), dtype))
-    targets = _cast(_array(inputs[1], key.at("targets")), dtype)
+    outputs = Parameter(_cast(_array(inputs[0], key.at("outputs"), device), dtype))
+    targets = _cast(_array(inputs[1], key.at("targets"), device_of(outputs.value)), dtype)
 
     def forward(given: Array) -> tuple[Array, Any]:
         value, cache = _pair(loss, loss.forward(given, targets))
@@ -82,13 +87,15 @@ def _loss_function(original: Loss, inputs: tuple[Any, ...], key: Key, dtype: DTy
     return Function(str(loss), {"outputs": outputs}, outputs, forward, backward, lambda cache: [])
 
 
-def _array(given: Any, key: Key, device: str = "cpu") -> Array:
-    """The given array, its floats as float64; or random numbers of the given shape."""
+def _array(given: Any, key: Key, device: str | None) -> Array:
+    """A copy of the given array, its floats as float64; or random numbers of the given shape. On the device, or where
+    it is.
+    """
     if isinstance(given, tuple) and all(isinstance(size, int) for size in given):
-        return to_device(np.asarray(key.generator().standard_normal(given)), device)
+        given = np.asarray(key.generator().standard_normal(given))
     values = given if is_array(given) else np.asarray(given)
     copied: Array = values.astype(np.float64 if values.dtype.kind == "f" else values.dtype, copy=True)
-    return copied
+    return copied if device is None else to_device(copied, device)
 
 
 def _cast(values: Array, dtype: DTypeLike) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.arrays import Array, device_of, to_device, to_host
+from minidl.devices import using
 from minidl.errors import ShapeError, UnknownNameError, expect_a
 from minidl.gradcheck.compare import FIRST_KEY, relative_error
 from minidl.gradcheck.subject import Function, function_of
@@ -64,7 +65,13 @@ class Sweep:
     maps: tuple[ErrorMap, ...]
 
 
-def sweep(subject: Layer | Loss, *inputs: Any, key: Key = FIRST_KEY, tensors: Sequence[str] | None = None) -> Sweep:
+def sweep(
+    subject: Layer | Loss,
+    *inputs: Any,
+    key: Key = FIRST_KEY,
+    tensors: Sequence[str] | None = None,
+    device: str | None = None,
+) -> Sweep:
     """Compare backward with central differences for many steps ε, in float32 and in float64.
 
     What is differentiated is L = Σ r·sin(y), for the output y and one random r. Through the sine a linear layer has a
@@ -75,18 +82,25 @@ def sweep(subject: Layer | Loss, *inputs: Any, key: Key = FIRST_KEY, tensors: Se
 
     so that the best step is near ∛u, and the best error near ∛u². A wrong gradient does not care about ε.
 
-    inputs: as for `check`. tensors: the names of those to look at; all if not given.
+    inputs, device: as for `check`. tensors: the names of those to look at; all if not given.
     Raises: what `check` raises; UnknownNameError for a tensor that is not there.
     """
     expect_a(Key, "gradient check", "key", key)
-    function = function_of(subject, inputs, key)
+    with using(device or "cpu"):
+        return _swept(subject, inputs, key, tensors, device)
+
+
+def _swept(
+    subject: Layer | Loss, inputs: tuple[Any, ...], key: Key, tensors: Sequence[str] | None, device: str | None
+) -> Sweep:
+    function = function_of(subject, inputs, key, device=device)
     names = list(function.tensors) if tensors is None else list(tensors)
     for name in names:
         if name not in function.tensors:
             raise UnknownNameError(f"tensor of {subject}", name, function.tensors)
     curves = []
     for dtype in SMALLEST_STEPS:
-        line = _Readout(function_of(subject, inputs, key, dtype), key.at("readout"))
+        line = _Readout(function_of(subject, inputs, key, dtype, device), key.at("readout"))
         curves += [_curve(line, name, dtype) for name in names]
     readout = _Readout(function, key.at("readout"))
     return Sweep(function.name, tuple(curves), tuple(_map(readout, name) for name in names))

@@ -7,7 +7,12 @@ import numpy as np
 from minidl.arrays import NHWC, Array, array_module, is_array
 from minidl.errors import ShapeError, expect_integer, expect_number
 from minidl.layer import Buffer, Layer, Parameter, Shape, expect_rank
-from minidl.ops.channel_sum import channel_dot, channel_sum
+from minidl.ops.batch_norm2d import (
+    batch_norm2d,
+    batch_norm2d_input_gradient,
+    batch_norm2d_parameter_gradients,
+    batch_statistics,
+)
 from minidl.random import Key
 
 
@@ -44,23 +49,20 @@ class BatchNorm2d(Layer):
         """See `Layer.forward`."""
         self.check(x)
         if not train:
-            return self._normalised(x - self.running_mean.value, self.running_var.value)[0], None
+            mean = self.running_mean.value
+            return self._normalised(x, mean, array_module(x).zeros_like(mean), self.running_var.value)[0], None
         m = x.size // x.shape[-1]
         if m == 1:
             raise ShapeError(f"{self}: expected more than one value a channel to normalise over, got {x.shape} in x")
-        mean = channel_sum(x) / x.dtype.type(m)
-        centred = x - mean
-        rest = channel_sum(centred) / x.dtype.type(m)
-        centred -= rest
-        var = channel_dot(centred, centred) / x.dtype.type(m)
+        mean, rest, var = batch_statistics(x)
         self._follow(self.running_mean, mean + rest)
-        self._follow(self.running_var, var * x.dtype.type(m / (m - 1)))
-        y, inv_std = self._normalised(centred, var)
+        self._follow(self.running_var, var * var.dtype.type(m / (m - 1)))
+        y, inv_std = self._normalised(x, mean, rest, var)
         return y, (x, mean, rest, inv_std)
 
-    def _normalised(self, centred: NHWC, var: Array) -> tuple[NHWC, Array]:
+    def _normalised(self, x: NHWC, mean: Array, rest: Array, var: Array) -> tuple[NHWC, Array]:
         inv_std = 1 / array_module(var).sqrt(var + var.dtype.type(self.eps))
-        return centred * (self.gamma.value * inv_std) + self.beta.value, inv_std
+        return batch_norm2d(x, mean, rest, inv_std, self.gamma.value, self.beta.value), inv_std
 
     def backward(
         self, dy: NHWC, cache: tuple[NHWC, Array, Array, Array], *, input_gradient: bool = True
@@ -69,21 +71,16 @@ class BatchNorm2d(Layer):
         x, mean, rest, inv_std = self.kept(cache, is_array, is_array, is_array, is_array)
         self.check(x, "the cache")
         self.check_gradient(dy, x.shape, x)
-        normalised = x - mean
-        normalised -= rest
-        normalised *= inv_std
-        dbeta, dgamma = channel_sum(dy), channel_dot(dy, normalised)
-        self.beta.accumulate(dbeta)
+        dgamma, dbeta = batch_norm2d_parameter_gradients(dy, x, mean, rest, inv_std)
         self.gamma.accumulate(dgamma)
+        self.beta.accumulate(dbeta)
         if not input_gradient:
             return None
-        m = x.dtype.type(x.size // x.shape[-1])
-        dx: NHWC = (self.gamma.value * inv_std) * (dy - dbeta / m - normalised * (dgamma / m))
-        return dx
+        return batch_norm2d_input_gradient(dy, x, mean, rest, inv_std, self.gamma.value, dgamma, dbeta)
 
     def _follow(self, running: Buffer, batch: Array) -> None:
-        momentum = batch.dtype.type(self.momentum)
-        running.value = (1 - momentum) * running.value + momentum * batch
+        momentum = running.value.dtype.type(self.momentum)
+        running.value = (1 - momentum) * running.value + momentum * batch.astype(momentum.dtype)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

@@ -30,7 +30,7 @@ class GlobalMaxPool2d(Layer):
     def backward(self, dy: NHWC, cache: tuple[Array, Shape], *, input_gradient: bool = True) -> NHWC | None:
         """See `Layer.backward`."""
         winners, (N, H, W, C) = self.kept(cache, is_array, is_map)
-        self.check_gradient(dy, (N, 1, 1, C))
+        self.check_gradient(dy, (N, 1, 1, C), winners)
         if not input_gradient:
             return None
         xp = array_module(dy)

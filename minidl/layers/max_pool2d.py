@@ -53,7 +53,7 @@ class MaxPool2d(Layer):
     ) -> NHWC | None:
         """See `Layer.backward`."""
         winners, x_shape = self.kept(cache, is_array, is_map)
-        self.check_gradient(dy, winners.shape)
+        self.check_gradient(dy, winners.shape, winners)
         return max_pool2d_gradient(dy, winners, x_shape, self.window) if input_gradient else None
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -32,6 +32,6 @@ def dropout_mask(x: Array, p: float, key: Key) -> Array:
     block = xp.arange(-(-size // 4), dtype=xp.uint64)
     sample = xp.arange(key.sample, key.sample + N, dtype=xp.uint64)[:, None]
     words = philox((block & 0xFFFFFFFF, block >> 32, sample, 0), key.words)
-    drawn = xp.stack(words, axis=-1).reshape(N, -1)[:, :size]
+    drawn = xp.stack(words, axis=-1).reshape(N, 4 * len(block))[:, :size]
     mask: Array = (drawn >= int(p * 2**32)).reshape(x.shape)
     return mask

@@ -21,7 +21,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, weight: Array, label_smo
     rows, chosen, counts = _chosen(labels, log_p)
     losses = _product(-(1 - label_smoothing) * counts * weight[chosen], log_p[rows, chosen])
     if label_smoothing:
-        losses -= counts * (label_smoothing / len(weight)) * _product(weight, log_p).sum(axis=-1)
+        losses -= _product(counts * (label_smoothing / len(weight)), _product(weight, log_p).sum(axis=-1))
     return xp.asarray(losses, logits.dtype), log_p
 
 

@@ -21,7 +21,7 @@ class Reporter:
         """Training begins, or goes on."""
 
     def step(self, trainer: Trainer, loss: float, lr: float) -> None:
-        """A step was made."""
+        """A step was made, and its loss is known: on a GPU that is so for several steps at once."""
 
     def epoch(self, trainer: Trainer, row: dict[str, Any]) -> None:
         """An epoch is done and tested; `row` is its line in the history."""
@@ -94,7 +94,8 @@ class ConsoleReporter(Reporter):
             f"epoch {row['epoch']:2}/{trainer.config.epochs}  "
             f"train: loss {row['train_loss']:.3f} top-1 {row['train_top1']:6.1%}  "
             f"test: loss {row['test_loss']:.3f} top-1 {row['test_top1']:6.1%} top-5 {row['test_top5']:6.1%}  "
-            f"{row['images_per_s']:,.0f} images/s  eta {self._eta(trainer)}{skipped}"
+            f"{row['images_per_s']:,.0f} images/s, {row['waiting']:.0%} of the time waiting for them  "
+            f"eta {self._eta(trainer)}{skipped}"
         )
 
     def note(self, text: str) -> None:

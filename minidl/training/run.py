@@ -17,13 +17,16 @@ import numpy as np
 
 from minidl import models
 from minidl.accelerate import num_threads
-from minidl.arrays import parse_device, to_device, to_host
+from minidl.arrays import float_dtype, to_device, to_host
 from minidl.combine import Sequential
 from minidl.data import Dataset, Loader, Preprocessing, load, read_image
+from minidl.devices import device_name, parse_device, using
 from minidl.errors import (
     ArgumentError,
     CheckpointError,
     DataError,
+    DeviceError,
+    DeviceMemoryError,
     FormatError,
     NonFiniteError,
     UnknownNameError,
@@ -35,6 +38,7 @@ from minidl.inference import inference
 from minidl.initializers import initialize
 from minidl.ops.softmax import softmax
 from minidl.random import Key
+from minidl.summary import summarize
 from minidl.training.checkpoint import keep_checkpoint, load_checkpoint, save_checkpoint
 from minidl.training.config import Config
 from minidl.training.curves import draw_curves
@@ -91,7 +95,11 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
     reporter = _checked_reporter(reporter)
     expect_a(Config, "train", "config", config)
     out = None if out is None else expect_path("train", "out", out)
-    parse_device(config.device)  # before anything is read or written
+    with using(config.device):  # told before anything is read or written
+        return _begin(config, out, reporter)
+
+
+def _begin(config: Config, out: Path | None, reporter: Reporter) -> Result:
     dataset = _dataset(config, reporter)
     architecture, options = models.parse(config.model)
     options = {"num_classes": len(dataset.class_names), "in_channels": dataset.channels} | options
@@ -114,7 +122,7 @@ def train(config: Config, out: str | Path | None = None, reporter: Reporter | No
         "class_names": dataset.class_names,
         "images": dataset.fingerprint(),
         "preprocessing": preprocessing.to_dict(),
-        "environment": environment(),
+        "environment": environment(config.device),
     }
     with claimed(folder):
         require_empty(folder)
@@ -141,7 +149,9 @@ def resume(
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such run folder; train starts a new run without --resume")
     with claimed(folder):
-        return _resume(folder, epochs, device, reporter)
+        run = load_run(folder, device)
+        with using(run.config.device):
+            return _resume(run, folder, epochs, reporter)
 
 
 def _checked_reporter(reporter: Reporter | None) -> Reporter:
@@ -151,15 +161,14 @@ def _checked_reporter(reporter: Reporter | None) -> Reporter:
     return reporter
 
 
-def _resume(folder: Path, epochs: int | None, device: str | None, reporter: Reporter) -> Result:
-    run = load_run(folder, device)
+def _resume(run: LoadedRun, folder: Path, epochs: int | None, reporter: Reporter) -> Result:
     config = run.config if epochs is None else replace(run.config, epochs=epochs)
     done = len(run.state["history"])
     if config.epochs < done:
         raise ArgumentError(f"epochs: the run has done {done} already, got {config.epochs}")
     if epochs is not None and epochs != run.config.epochs:
         reporter.note(f"trains for {epochs} epochs instead of {run.config.epochs}: the bits will differ")
-    now = environment()
+    now = environment(config.device)
     for name, then in run.state["environment"].items():
         if now.get(name) != then:
             reporter.note(f"{name} was {then} and is {now.get(name)}: the bits may differ from an uninterrupted run")
@@ -212,9 +221,13 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
     with _interruptible() as interrupted:
         trainer.stop = interrupted
         try:
-            trainer.run()
+            with using(trainer.config.device):
+                trainer.run()
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; the last good checkpoint is {folder / 'last.safetensors'}") from None
+        except DeviceMemoryError as error:
+            last = folder / "last.safetensors"
+            raise DeviceError(f"{error}; {_smaller(trainer, error)}; the last good checkpoint is {last}") from error
         except (DataError, FormatError):
             save(trainer)
             reporter.note(f"saved after step {trainer.step}; once it is mended: minidl train --resume {folder}")
@@ -233,6 +246,17 @@ def _run(trainer: Trainer, folder: Path, description: dict[str, Any], reporter: 
         best_test_top1=max((r["test_top1"] for r in trainer.history), default=float("nan")),
         seconds=time.perf_counter() - begin,
     )
+
+
+def _smaller(trainer: Trainer, error: DeviceMemoryError) -> str:
+    """What to do about a batch that was too large."""
+    how, config = trainer.preprocessing, trainer.config
+    summary = summarize(trainer.net, (how.height, how.width, how.channels))
+    estimate = summary.largest_batch(
+        error.held + error.free, slots=len(trainer.optimizer.slots), itemsize=float_dtype(config.dtype).itemsize
+    )
+    batch = min(estimate, config.batch // 2)
+    return f"a new run with --batch {batch} should fit" if batch else "not even one image fits; try a smaller model"
 
 
 @dataclass(frozen=True)
@@ -256,7 +280,8 @@ class LoadedRun:
         top = expect_integer("predict", "top", top)
         pixels = read_image(image, self.preprocessing.channels, shorter_side=self.preprocessing.resize)
         x = self.preprocessing.apply(pixels, dtype=self.config.dtype)[None]
-        probabilities = to_host(softmax(self.net(to_device(x, self.config.device))))[0]
+        with using(self.config.device):
+            probabilities = to_host(softmax(self.net(to_device(x, self.config.device))))[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         return [(self.class_names[i], float(probabilities[i])) for i in order]
 
@@ -283,9 +308,10 @@ class LoadedRun:
         loader = Loader(
             dataset.train if split == "train" else dataset.test,
             self.preprocessing, self.config.batch, train=False, dtype=self.config.dtype,
-            on_bad_image=on_bad_image or self.config.on_bad_image,
+            on_bad_image=on_bad_image or self.config.on_bad_image, device=self.config.device,
         )  # fmt: skip
-        tally = evaluate(inference(self.net), loader.epoch(), self.config.device)
+        with using(self.config.device):
+            tally = evaluate(inference(self.net), loader.epoch(), self.config.device)
         if not tally.count:
             raise DataError(f"{dataset.spec}: no image of the {split} split could be read, so nothing was measured")
         return tally, loader.skipped
@@ -323,11 +349,12 @@ def load_run(path: str | Path, device: str | None = None) -> LoadedRun:
         net.load_state_dict(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    net.to(config.device, config.dtype)
+    with using(config.device):
+        net.to(config.device, config.dtype)
     return LoadedRun(path, net, config, class_names, preprocessing, arrays, state)
 
 
-def environment() -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
     """What the bits of a run depend on besides its settings."""
     from threadpoolctl import threadpool_info
 
@@ -346,6 +373,7 @@ def environment() -> dict[str, str]:
         "NumPy": np.__version__,
         "Numba": installed("numba"),
         "the processor": platform.machine(),
+        "the device": device_name(device),
         "the number of kernel threads": str(num_threads()),
         "the matrix product": ", ".join(sorted(blas)) or "unknown",
     }

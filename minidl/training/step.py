@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, array_module
+from minidl.arrays import Array, array_module, is_array
 from minidl.combine import Sequential
 from minidl.errors import ArgumentError, NonFiniteError, expect_a
 from minidl.layer import Layer
@@ -15,6 +15,8 @@ from minidl.losses import Loss
 from minidl.optim import Optimizer
 from minidl.precision import MixedPrecision
 from minidl.random import Key
+
+CURE = "try a lower learning rate, a warm-up or another init"
 
 
 def train_step(
@@ -41,15 +43,15 @@ def train_step(
     expect_a(Loss, "train_step", "loss", loss)
     expect_a(Optimizer, "train_step", "optimizer", optimizer)
     expect_a(Key, "train_step", "key", key)
-    value: Any
     with np.errstate(all="ignore"):  # what overflows is told below, by the name of its layer
         logits, cache = net.forward(images, train=True, key=key)
+        value: Any
         value, loss_cache = loss.forward(logits, labels)
-    if np.shape(value) != ():
+    if (value.shape if is_array(value) else np.shape(value)) != ():
         raise ArgumentError(f"train_step: loss: expected one that gives a single number, got {loss}")
     if check:
         value = float(value)
-        if not math.isfinite(value) and not (isinstance(net, MixedPrecision) and net.may_skip):
+        if not math.isfinite(value) and not may_skip(net):
             raise NonFiniteError(f"the loss is {value}: {blame(net, images, key)}")
     with np.errstate(all="ignore"):
         net.backward(loss.backward(loss_cache), cache, input_gradient=False)
@@ -59,16 +61,20 @@ def train_step(
     return value, logits
 
 
+def may_skip(net: Layer) -> bool:
+    """Whether a loss that is not finite only costs the step: in float16, where a lower loss scale may cure it."""
+    return isinstance(net, MixedPrecision) and net.may_skip
+
+
 def blame(net: Layer, images: Array, key: Key) -> str:
     """Where NaN or infinity first shows: in the images, in a parameter, or in a layer's output."""
     if not _finite(images):
         return "the images themselves hold NaN or infinity"
     bad = [name for name, parameter in net.parameters().items() if not _finite(parameter.value)]
-    cure = "try a lower learning rate, a warm-up or another init"
     if bad:
-        return f"the parameter {bad[0]} is no longer finite; {cure}"
+        return f"the parameter {bad[0]} is no longer finite; {CURE}"
     name = _first_bad_layer(net, images, key)
-    return f"it first shows in the output of {name}; {cure}" if name else f"all layers' outputs are finite; {cure}"
+    return f"it first shows in the output of {name}; {CURE}" if name else f"all layers' outputs are finite; {CURE}"
 
 
 @np.errstate(all="ignore")

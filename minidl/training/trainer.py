@@ -7,10 +7,12 @@ same bits.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
+from minidl.accelerate import settings
 from minidl.arrays import Array, to_device
 from minidl.data import Dataset, Loader, Preprocessing
 from minidl.errors import NonFiniteError
@@ -19,11 +21,31 @@ from minidl.losses import SoftmaxCrossEntropy
 from minidl.precision import MixedPrecision, working
 from minidl.random import Key
 from minidl.training.config import Config
-from minidl.training.metrics import Tally, evaluate
+from minidl.training.metrics import Tally, evaluate, figures, read, read_every
 from minidl.training.report import Reporter
-from minidl.training.step import finite_parameters, train_step
+from minidl.training.step import CURE, finite_parameters, may_skip, train_step
 
 LOG_EVERY = 20  # steps between two lines of the log
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """How many seconds one has waited for the next of something."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, items: Iterator[T]) -> Iterator[T]:
+        """The items, each waited for."""
+        while True:
+            begin = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - begin
+            yield item
 
 
 class Trainer:
@@ -61,7 +83,8 @@ class Trainer:
         self.schedule = config.make_schedule(self.steps_per_epoch)
 
         self.step = 0
-        self.tally = Tally()
+        self._tally = Tally()
+        self._unread: list[tuple[tuple[int, float, int], Array]] = []  # (step, lr, images) and their figures
         self.history: list[dict[str, Any]] = []
 
     def _loader(self, train: bool) -> Loader:
@@ -73,6 +96,7 @@ class Trainer:
             key=self.key.at("data"),
             dtype=self.config.dtype,
             on_bad_image=self.config.on_bad_image,
+            device=self.config.device,
         )
 
     @property
@@ -96,6 +120,12 @@ class Trainer:
         top1 = [row["test_top1"] for row in self.history]
         return bool(top1[-1] > max(top1[:-1], default=-1.0))
 
+    @property
+    def tally(self) -> Tally:
+        """What the steps of this epoch came to so far."""
+        self._read()
+        return self._tally
+
     def run(self) -> None:
         """Train until all epochs are done or `stop` says so.
 
@@ -103,8 +133,9 @@ class Trainer:
         """
         self.reporter.start(self)
         try:
-            while not self.finished and not self.stop():
-                self._run_epoch()
+            with settings(tf32=self.config.precision == "tf32"):
+                while not self.finished and not self.stop():
+                    self._run_epoch()
         finally:
             self.reporter.stop()
 
@@ -114,8 +145,9 @@ class Trainer:
         first_batch = self.step - epoch * self.steps_per_epoch
         begin, seen_before = time.perf_counter(), self.tally.count
         batches = self.train_loader.epoch(epoch, first_batch)
+        waiting = Stopwatch()
         try:
-            for batch in batches:
+            for batch in waiting.over(batches):
                 self._run_step(epoch * self.steps_per_epoch + batch.index, batch.images, batch.labels)
                 if self.stop():
                     self._save()
@@ -125,6 +157,7 @@ class Trainer:
                     self._save()
         finally:
             batches.close()
+        self._read()
         seconds = time.perf_counter() - begin
 
         # Reached even if the last batches held no readable image and were skipped.
@@ -140,31 +173,43 @@ class Trainer:
             "test_top1": test.top1,
             "test_top5": test.top5,
             "images_per_s": (self.tally.count - seen_before) / seconds,
+            "waiting": waiting.seconds / seconds,
             "skipped_images": len(self.train_loader.skipped) + len(self.test_loader.skipped),
         }
         self.history.append(row)
         self.schedule = self.schedule.observed(self.step, 1 - test.top1)
-        self.tally = Tally()
+        self._tally = Tally()
         self.log({"event": "epoch", **row})
         self._save()
         self.reporter.epoch(self, row)  # last, as whoever reads may have gone
 
     def _run_step(self, step: int, images: Array, labels: Array) -> None:
         device, lr = self.config.device, self.schedule.lr(step)
+        every = read_every(device)
         try:
             loss, logits = train_step(
-                self.working, self.loss, self.optimizer, to_device(images, device), to_device(labels, device), lr,
-                self.key.at(step),
+                self.working, self.loss, self.optimizer, to_device(images, device), labels, lr, self.key.at(step),
+                check=every == 1,
             )  # fmt: skip
         except NonFiniteError as error:
             raise NonFiniteError(f"step {step + 1}, lr {lr:g}: {error}") from None
-        self.tally.add(loss, logits, labels)
         self.step = step + 1
-        if self.step % LOG_EVERY == 0:
-            self.log({"event": "step", "step": self.step, "loss": loss, "lr": lr})
-        self.reporter.step(self, loss, lr)
+        self._unread.append(((self.step, lr, len(labels)), figures(loss, logits, labels)))
+        if len(self._unread) >= every:
+            self._read()
+
+    def _read(self) -> None:
+        """Count, log and report the steps that this has not been done for."""
+        for (step, lr, count), (loss, top1_hits, top5_hits) in read(self._unread):
+            if not math.isfinite(loss) and not may_skip(self.working):
+                raise NonFiniteError(f"step {step}, lr {lr:g}: the loss is {loss}; {CURE}")
+            self._tally.take(count, loss, top1_hits, top5_hits)
+            if step % LOG_EVERY == 0:
+                self.log({"event": "step", "step": step, "loss": loss, "lr": lr})
+            self.reporter.step(self, loss, lr)
 
     def _save(self) -> None:
+        self._read()
         # The loss of a step cannot tell whether the update after it went to infinity; the parameters can.
         if not finite_parameters(self.net):
             raise NonFiniteError(
@@ -200,7 +245,7 @@ class Trainer:
         self.net.load_state_dict(parts["net"])
         self.optimizer.load_state_dict(parts["optimizer"])
         self.step, self.history = state["step"], list(state["history"])
-        self.tally = Tally(**state["tally"])
+        self._tally = Tally(**state["tally"])
         for step, error in state["schedule"]:
             self.schedule = self.schedule.observed(step, error)
         if isinstance(self.working, MixedPrecision):

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -80,15 +80,12 @@ class Shim:
         array.view(np.uint8)[...] = 0xFF  # NaN: what a kernel forgets to fill shows
         return array
 
-    def launch(
-        self,
-        kernel: cuda.Kernel,
-        instance: Sequence[str],
-        grid: cuda.Grid,
-        block: cuda.Grid,
-        args: list[Any],
-        shared: int,
-    ) -> None:
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        wide = np.promote_types(out.dtype, np.float32)
+        out[...] = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False))
+
+    def launch(self, instance: cuda.Instance, grid: cuda.Grid, block: cuda.Grid, args: list[Any], shared: int) -> None:
+        kernel = instance.kernel
         numbers = [np.array(arg) for arg in args]  # kept until the call is over
         arguments = (Argument * len(args))(
             *(
@@ -99,12 +96,10 @@ class Shim:
             )
         )
         sizes = [(ctypes.c_uint * 3)(*size, *(1,) * (3 - len(size))) for size in (grid, block)]
-        library = compiled(
-            kernel.stem, dict(zip((name for name, _ in kernel.template), instance, strict=True)).get("real", "")
-        )
-        error = library[kernel.spelled(instance)](arguments, *sizes, ctypes.c_size_t(shared))
+        run = compiled(kernel.stem, kernel.real(instance.arguments))[instance.name]
+        error = run(arguments, *sizes, ctypes.c_size_t(shared))
         if error:
-            raise ShimError(f"{kernel.stem}.cu: {kernel.spelled(instance)}: {error.decode()}")
+            raise ShimError(f"{kernel.stem}.cu: {instance.name}: {error.decode()}")
 
 
 class Argument(ctypes.Structure):

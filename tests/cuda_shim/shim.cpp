@@ -6,6 +6,7 @@
 // the order has a race. Shared memory begins as NaN, in every block, in memory of its own that a sanitizer watches.
 #include "shim.h"
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -28,7 +29,8 @@
 namespace shim {
 static std::string error;
 size_t dynamic_bytes;
-uint64_t lanes[1024];
+char lanes[2][1024][64];
+unsigned calls[1024];
 
 struct Block {  // the shared memory of the block at work: by the place of its declaration, and the dynamic part as −1
     std::map<int, void*> memory;
@@ -46,6 +48,27 @@ struct Block {  // the shared memory of the block at work: by the place of its d
     }
 };
 static Block block;
+
+struct Transfer { void* to; const void* from; size_t bytes; bool zero; };
+static std::vector<Transfer> given[1024];                // by each thread since its last commit
+static std::deque<std::vector<Transfer>> committed[1024];
+static bool at_once;
+static void make(const Transfer& copy) {
+    copy.zero ? memset(copy.to, 0, copy.bytes) : memcpy(copy.to, copy.from, copy.bytes);
+}
+void copy_async(void* to, const void* from, size_t bytes, bool zero) {
+    if ((uintptr_t)to % bytes || (uintptr_t)from % bytes) error = "cp.async of what is not aligned";
+    Transfer copy = {to, from, bytes, zero};
+    at_once ? make(copy) : given[linear()].push_back(copy);
+}
+void commit_copies() { committed[linear()].push_back(std::exchange(given[linear()], {})); }
+void wait_for_copies(size_t newest) {
+    for (auto& groups = committed[linear()]; groups.size() > newest; groups.pop_front())
+        for (const Transfer& copy : groups.front()) make(copy);
+}
+static void forget(unsigned threads) {
+    for (unsigned i = 0; i < threads; i++) calls[i] = 0, given[i].clear(), committed[i].clear();
+}
 }  // namespace shim
 
 #ifdef SHIM_THREADS  // every CUDA thread a thread of the system, for a sanitizer that looks for races
@@ -79,6 +102,7 @@ static void run_block(const std::function<void()>& body, const std::vector<unsig
             warps[i / 32]->arrive_and_drop();
         });
     for (auto& thread : threads) thread.join();
+    forget(n);
     block.clear();
 }
 }  // namespace shim
@@ -101,7 +125,7 @@ static ucontext_t scheduler;
 static Fiber* current;
 static const std::function<void()>* body_;
 static const std::vector<unsigned>* order_;
-static size_t begun, ended;
+static size_t begun, limit, ended;  // threads; those before the limit may begin
 static const void* main_stack;
 static size_t main_size;
 
@@ -125,7 +149,7 @@ static void entry() {
     __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_size);
 #endif
     for (;;) {
-        while (begun < order_->size()) {
+        while (begun < limit) {
             become((*order_)[begun++]);
             (*body_)();
             ended++;
@@ -169,48 +193,45 @@ static Fiber* fresh() {
     return fiber;
 }
 
+// Between barriers of the block a warp goes on alone, then the next: what comes too early or too late for another shows.
 static void run_block(const std::function<void()>& body, const std::vector<unsigned>& order) {
     size_t n = order.size();
     body_ = &body, order_ = &order, begun = ended = 0;
-    std::vector<Fiber*> waiting;
-    auto settle = [&](Fiber* fiber) {
-        if (!fiber->idle) waiting.push_back(fiber);
+    auto waits_for_block = [](Fiber* fiber) { return fiber->wait == BLOCK; };
+    std::vector<std::vector<Fiber*>> warps((n + 31) / 32);  // their threads that wait
+    auto go_on = [&](std::vector<Fiber*>& warp) {
+        while (!warp.empty() && std::none_of(warp.begin(), warp.end(), waits_for_block)) {
+            for (Fiber* fiber : warp) {
+                fiber->wait = NOTHING;
+                current = fiber;
+                become(fiber->thread);
+                run(fiber);
+            }
+            std::erase_if(warp, [](Fiber* fiber) { return fiber->idle; });
+        }
     };
-    while (ended < n) {
-        while (begun < n) {
+    for (auto& warp : warps) {
+        for (limit = begun; limit < n && order[limit] / 32 == order[begun] / 32;) limit++;
+        while (begun < limit) {
             Fiber* fiber = fresh();
             run(fiber);
-            settle(fiber);
+            if (!fiber->idle) warp.push_back(fiber);
         }
-        if (waiting.empty()) continue;
-        std::vector<size_t> place(n);
-        for (size_t k = 0; k < n; k++) place[order[k]] = k;
-        std::sort(waiting.begin(), waiting.end(), [&](Fiber* a, Fiber* b) { return place[a->thread] < place[b->thread]; });
-        std::vector<Fiber*> ready, rest;
-        std::map<unsigned, std::pair<unsigned, unsigned>> warps;  // of each: those that wait for it, and all that live
-        for (Fiber* fiber : waiting) warps[fiber->thread / 32].first += fiber->wait == WARP, warps[fiber->thread / 32].second++;
-        for (Fiber* fiber : waiting) {
-            auto [there, alive] = warps[fiber->thread / 32];
-            (fiber->wait == WARP && there == alive ? ready : rest).push_back(fiber);
-        }
-        if (ready.empty()) {
-            bool all = std::all_of(rest.begin(), rest.end(), [](Fiber* fiber) { return fiber->wait == BLOCK; });
-            if (!all || rest.size() != n) {
-                error = all ? "some threads wait at __syncthreads, others have ended" : "threads wait for each other at different barriers";
-                for (Fiber* fiber : waiting) fibers.erase(std::find(fibers.begin(), fibers.end(), fiber));  // abandoned
-                break;
-            }
-            std::swap(ready, rest);
-        }
-        waiting = rest;
-        for (Fiber* fiber : ready) {
-            fiber->wait = NOTHING;
-            current = fiber;
-            become(fiber->thread);
-            run(fiber);
-            settle(fiber);
-        }
+        go_on(warp);
     }
+    while (ended < n) {
+        std::vector<Fiber*> waiting;
+        for (auto& warp : warps) waiting.insert(waiting.end(), warp.begin(), warp.end());
+        bool all = std::all_of(waiting.begin(), waiting.end(), waits_for_block);
+        if (!all || waiting.size() != n) {
+            error = all ? "some threads wait at __syncthreads, others have ended" : "threads wait for each other at different barriers";
+            for (Fiber* fiber : waiting) fibers.erase(std::find(fibers.begin(), fibers.end(), fiber));  // abandoned
+            break;
+        }
+        for (Fiber* fiber : waiting) fiber->wait = NOTHING;
+        for (auto& warp : warps) go_on(warp);
+    }
+    forget(n);
     block.clear();
 }
 }  // namespace shim
@@ -240,6 +261,19 @@ static void watch(Copy& copy, bool on) {
 }
 static bool intact(const char* guard) {
     return std::all_of(guard, guard + GUARD, [](char c) { return c == (char)0xa5; });
+}
+
+// Warps in any order, and the threads of each; but no thread of another among them.
+static void shuffle(std::vector<unsigned>& order, std::mt19937& random) {
+    std::vector<unsigned> warps((order.size() + 31) / 32);
+    std::iota(warps.begin(), warps.end(), 0);
+    std::shuffle(warps.begin(), warps.end(), random);
+    auto at = order.begin();
+    for (unsigned warp : warps) {
+        auto begin = at;
+        for (unsigned i = 32 * warp; i < std::min<size_t>(32 * warp + 32, order.size()); i++) *at++ = i;
+        std::shuffle(begin, at, random);
+    }
 }
 
 const char* launch(
@@ -272,6 +306,7 @@ const char* launch(
     for (int o = 0; o < 3 && error.empty(); o++) {
         for (Copy& copy : copies) memcpy(copy.begin, copy.original, copy.bytes);
         for (Copy& copy : copies) watch(copy, true);
+        at_once = o == 0;
         std::iota(order.begin(), order.end(), 0);
         if (o == 1) std::reverse(order.begin(), order.end());
         std::vector<unsigned> blocks(grid[0] * (size_t)grid[1] * grid[2]);
@@ -279,7 +314,7 @@ const char* launch(
         if (o == 1) std::reverse(blocks.begin(), blocks.end());
         if (o == 2) std::shuffle(blocks.begin(), blocks.end(), random);
         for (unsigned b : blocks) {
-            if (o == 2) std::shuffle(order.begin(), order.end(), random);
+            if (o == 2) shuffle(order, random);
             blockIdx = {b % grid[0], b / grid[0] % grid[1], b / (grid[0] * grid[1])};
             run_block(body, order);
             if (!error.empty()) break;

@@ -2,6 +2,7 @@
 #pragma once
 #define CUDA_SHIM 1
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -40,20 +41,29 @@ namespace shim {
 // Shared memory of the block at work: by the place of its declaration, and the dynamic part as −1.
 void* shared(int id, size_t bytes);
 extern size_t dynamic_bytes;
-extern uint64_t lanes[1024];
+extern char lanes[2][1024][64];
+extern unsigned calls[1024];
 unsigned linear();  // the number of this thread in its block
 
-template <class V> V exchanged(V value, unsigned lane) {
-    static_assert(sizeof(V) <= 8);
+// What each lane of this warp brings. Calls take turns with two places, so that nobody writes where another still reads.
+template <class V> std::array<V, 32> of_warp(const V& mine) {
     unsigned me = linear();
-    memcpy(&lanes[me], &value, sizeof(V));
+    auto& place = lanes[calls[me]++ % 2];
+    static_assert(sizeof(V) <= sizeof(place[0]));
+    memcpy(place[me], &mine, sizeof(V));
     __syncwarp();
-    V result;
-    memcpy(&result, &lanes[(me & ~31u) + (lane & 31)], sizeof(V));
-    __syncwarp();
-    return result;
+    std::array<V, 32> all;
+    for (unsigned lane = 0; lane < 32; lane++) memcpy(&all[lane], place[(me & ~31u) + lane], sizeof(V));
+    return all;
 }
+template <class V> V exchanged(V value, unsigned lane) { return of_warp(value)[lane & 31]; }
 inline unsigned lane() { return linear() & 31; }
+
+// cp.async: copies lie in groups until this thread waits for all but the newest. In one order of threads a copy is made
+// at once, in the others when it is waited for: a kernel that relies on either has a race.
+void copy_async(void* to, const void* from, size_t bytes, bool zero);
+void commit_copies();
+void wait_for_copies(size_t newest);
 
 // An argument: a number or a struct as it lies, or an array, of which only so many bytes may be touched.
 struct Argument {
@@ -82,6 +92,8 @@ template <class V> V __shfl_down_sync(unsigned, V v, unsigned by) {
 template <class V> V __shfl_xor_sync(unsigned, V v, unsigned mask) { return shim::exchanged(v, shim::lane() ^ mask); }
 template <class V> V __shfl_sync(unsigned, V v, unsigned from) { return shim::exchanged(v, from); }
 template <class V> V __ldg(const V* p) { return *p; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
 
 #define SHARED(type, name, dimensions)     \

@@ -11,6 +11,7 @@ from PIL import Image
 from minidl.data import ArraySplit, FileSplit, Preprocessing
 from minidl.data.images import resample
 from minidl.errors import ArgumentError, DataError, FormatError
+from minidl.ops.crop import crop
 
 PLAIN = Preprocessing(4, 3, 1, 6, (0.0,), (1.0,), False)
 
@@ -162,3 +163,19 @@ def test_json_with_other_fields():
         Preprocessing.from_dict(values)
     with pytest.raises(FormatError, match=r"expected the fields .* got \[1\]"):
         Preprocessing.from_dict([1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_op_crop_gives_the_same_bits(noise, channels, dtype):
+    mean, std = (123.675, 116.28, 103.53)[:channels], (58.395, 57.12, 57.375)[:channels]
+    how = Preprocessing(5, 4, channels, 7, mean, std, True)
+    images = np.stack([noise(7, 9, channels) for _ in range(6)])
+    places = [(0.0, 0.0, False), (1.0, 1.0, True), (0.5, 0.5, False), (0.2, 0.9, True), (0.9, 0.4, True), (0, 1, False)]
+    expected = [
+        how.apply(x, top=t, left=l, mirrored=m, dtype=dtype) for x, (t, l, m) in zip(images, places, strict=True)
+    ]
+    offsets = np.array([(min(int(3 * t), 2), min(int(6 * l), 5)) for t, l, _ in places])
+    mirrored = np.array([m for *_, m in places])
+    y = crop(images, offsets, mirrored, np.array(mean, dtype), np.array(std, dtype), (5, 4))
+    np.testing.assert_array_equal(y, expected, strict=True)

@@ -45,7 +45,7 @@ def test_declarations_are_read():
 
 def test_numbers_get_the_type_that_is_declared(shim):
     kernel = RELU.kernels["relu_gradient"]
-    packed = cuda.pack(kernel, ("float", "1"), [numbers(), numbers(), numbers(), 8])
+    packed = cuda.Instance.of(kernel, ("float", "1")).pack([numbers(), numbers(), numbers(), 8])
     assert type(packed[3]) is np.int64
 
 
@@ -108,6 +108,11 @@ FAULTY = {
         "SHARED(float, s, [64]); s[threadIdx.x] = x[threadIdx.x]; BARRIER y[threadIdx.x] = s[63 - threadIdx.x];",
         "__syncthreads();",
     ),
+    "a missing barrier between warps that wait inside": (
+        "SHARED(float, s, [64]); s[threadIdx.x] = x[threadIdx.x]; __syncwarp(); BARRIER "
+        "y[threadIdx.x] = s[63 - threadIdx.x];",
+        "__syncthreads();",
+    ),
     "shared memory that nobody wrote": (
         "SHARED(float, s, [64]); if (threadIdx.x BOUND) s[threadIdx.x] = x[threadIdx.x]; __syncthreads(); "
         "y[threadIdx.x] = s[63 - threadIdx.x];",
@@ -124,14 +129,21 @@ FAULTY = {
         "else __syncthreads(); y[threadIdx.x] = v;",
         "< 32",
     ),
+    "a copy that nobody waited for": (
+        "SHARED(float, s, [64]); shim::copy_async(&s[threadIdx.x], &x[threadIdx.x], 4, false); shim::commit_copies(); "
+        "shim::wait_for_copies(NEWEST); __syncthreads(); y[threadIdx.x] = s[63 - threadIdx.x];",
+        "0",
+    ),
 }
 CATCHES = {
     "a missing barrier": ("BARRIER", "", "the result depends on the order of threads"),
+    "a missing barrier between warps that wait inside": ("BARRIER", "", "the result depends on the order of threads"),
     "shared memory that nobody wrote": ("BOUND", "< 60", None),
     "a write past the end": ("BOUND", "+ 1", "written outside of an array"),
     "a race": ("ADD", "s[0] = threadIdx.x; y[0] = s[0] + y[64 - 1];", "the result depends on the order of threads"),
     "a barrier for some": ("BOUND", "< 20", "some threads wait at __syncthreads, others have ended"),
     "lanes that part": ("BOUND", "< 20", "threads wait for each other at different barriers"),
+    "a copy that nobody waited for": ("NEWEST", "1", "the result depends on the order of threads"),
 }
 
 

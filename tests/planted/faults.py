@@ -162,7 +162,7 @@ OPS_FAULTS = [
 
 LAYER_FAULTS = [
     Fault("the running variance follows the sum over m", "batchnorm", f"{LAYERS}/batch_norm2d.py",
-          (("var * x.dtype.type(m / (m - 1))", "var"),),
+          (("var * var.dtype.type(m / (m - 1))", "var"),),
           oracle("BatchNorm2d")),
     Fault("the running mean stays behind", "batchnorm", f"{LAYERS}/batch_norm2d.py",
           (("(1 - momentum) * running.value + momentum * batch", "momentum * running.value + (1 - momentum) * batch"),),

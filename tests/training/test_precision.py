@@ -12,7 +12,7 @@ import pytest
 from minidl import Key
 from minidl.combine import Sequential
 from minidl.errors import ArgumentError, NonFiniteError, UnknownNameError
-from minidl.layers import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
+from minidl.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, ReLU
 from minidl.losses import SoftmaxCrossEntropy
 from minidl.optim import SGD
 from minidl.precision import LossScale, MixedPrecision, dtype_of, working
@@ -25,10 +25,10 @@ HALVES = {"bf16": (ml_dtypes.bfloat16, 2.0**-8), "fp16": (np.float16, 2.0**-11)}
 each_half = pytest.mark.parametrize("precision", HALVES)
 
 
-def net():
+def net(*more):
     model = Sequential(
         conv1=Conv2d(3, 8, 3, padding=1), relu1=ReLU(), norm1=LocalResponseNorm(5), pool1=MaxPool2d(2, stride=2),
-        flat=Flatten(), drop=Dropout(0.25), fc=Linear(128, 5),
+        **dict(more), flat=Flatten(), drop=Dropout(0.25), fc=Linear(128, 5),
     )  # fmt: skip
     rng = np.random.default_rng(5)
     for name, p in model.parameters().items():
@@ -61,6 +61,25 @@ def test_a_step_is_close_to_that_of_float32(precision):
     for key in full:
         error = np.linalg.norm(low[key] - full[key]) / np.linalg.norm(full[key])
         assert error < 60 * unit, key  # winners of the pool that are equal in half precision, mostly
+
+
+@each_half
+def test_batch_norm_follows_in_float32(precision):
+    _, unit = HALVES[precision]
+    images, labels = batch()
+    seen = {}
+    for name in "float32", precision:
+        model = net(("bn", BatchNorm2d(8)))
+        low = working(model, name)
+        if name == "fp16":
+            low.scale = LossScale(256.0)  # with which no step is skipped
+        for step in range(3):
+            train_step(low, SoftmaxCrossEntropy(), SGD(model.parameters()), images, labels, 1e-3, Key(step))
+        seen[name] = {key: buffer.value for key, buffer in model.buffers().items()}, low(images)
+    for key, value in seen["float32"][0].items():
+        assert seen[precision][0][key].dtype == np.float32
+        np.testing.assert_allclose(seen[precision][0][key], value, rtol=16 * unit, atol=unit)
+    np.testing.assert_allclose(seen[precision][1], seen["float32"][1], atol=40 * unit)
 
 
 @each_half

@@ -39,7 +39,7 @@ class Notes(Reporter):
 
 
 def figures(history):
-    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in history]
+    return [{name: value for name, value in row.items() if name not in ("images_per_s", "waiting")} for row in history]
 
 
 def assert_same_checkpoint(a, b):

@@ -1,0 +1,49 @@
+// im2col and its adjoint, of C of an image's `pixel` channels, from the first on: those of a group. See
+// minidl/ops/conv2d.py. Threads with neighbouring numbers take neighbouring channels.
+#include "minidl.cuh"
+
+// x (N, H, W, pixel) → cols (N, OH, OW, KH, KW, C). A block lays out part of a row of output pixels, a thread V numbers
+// of each row of a window.
+template <typename real, int V>
+__global__ void im2col(const real* __restrict__ x, real* __restrict__ cols, int C, int first, int pixel, Geometry g) {
+    int n = blockIdx.x / g.OH, oh = blockIdx.x % g.OH;
+    int at = blockIdx.y * blockDim.x + threadIdx.x;
+    int row = g.KW * C, ow = at / (row / V), k = at % (row / V) * V;
+    if (ow >= g.OW) return;
+    int w = ow * g.SW + k / C * g.DW - g.left;
+    bool in_row = w >= 0 && w < g.W;
+    long long to = ((long long)blockIdx.x * g.OW + ow) * g.KH * row + k;
+    for (int i = 0; i < g.KH; i++, to += row) {
+        int h = oh * g.SH + i * g.DH - g.top;
+        Pack<real, V> seen = {};
+        if (in_row && h >= 0 && h < g.H)
+            seen = load<real, V>(x + (((long long)n * g.H + h) * g.W + w) * pixel + first + k % C);
+        store(cols + to, seen);
+    }
+}
+
+// cols (N, OH, OW, KH, KW, C) → x (N, H, W, pixel). A block takes part of a row of pixels, a thread V channels of one
+// pixel, and adds up what the windows that see it hold of it.
+template <typename real, int V>
+__global__ void col2im(const real* __restrict__ cols, real* __restrict__ x, int C, int first, int pixel, Geometry g) {
+    int n = blockIdx.x / g.H, h = blockIdx.x % g.H;
+    int at = blockIdx.y * blockDim.x + threadIdx.x;
+    int w = at / (C / V), c = at % (C / V) * V;
+    if (w >= g.W) return;
+    wide<real> sum[V] = {};
+    for (int i = 0; i < g.KH; i++) {
+        int down = h + g.top - i * g.DH, oh = down / g.SH;
+        if (down < 0 || down % g.SH || oh >= g.OH) continue;
+        for (int j = 0; j < g.KW; j++) {
+            int right = w + g.left - j * g.DW, ow = right / g.SW;
+            if (right < 0 || right % g.SW || ow >= g.OW) continue;
+            long long window = ((long long)n * g.OH + oh) * g.OW + ow;
+            Pack<real, V> given = load<real, V>(cols + ((window * g.KH + i) * g.KW + j) * C + c);
+#pragma unroll
+            for (int v = 0; v < V; v++) sum[v] += widen(given.at[v]);
+        }
+    }
+    Pack<real, V> total;
+    for (int v = 0; v < V; v++) total.at[v] = real(sum[v]);
+    store(x + (((long long)n * g.H + h) * g.W + w) * pixel + first + c, total);
+}
