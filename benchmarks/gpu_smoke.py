@@ -20,15 +20,17 @@ from typing import Any
 import numpy as np
 
 from minidl import Key, settings
-from minidl.arrays import Array, array_module, float_dtype, is_array, parse_device, to_device, to_host
+from minidl.arrays import Array, array_module, float_dtype, has_float_dtype, is_array, parse_device, to_device, to_host
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.errors import MinidlError
-from minidl.kernels import cuda
+from minidl.kernels import cuda, implicit_gemm
 from minidl.ops import (
     adamw,
     avg_pool2d,
+    batch_norm2d,
     channel_sum,
     conv2d,
+    crop,
     dropout,
     linear,
     local_response_norm,
@@ -40,7 +42,14 @@ from minidl.ops import (
 )
 from minidl.window import Window
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "float16": 2.0**-7, "bfloat16": 2.0**-4}  # of the largest result
+TOLERANCES = {
+    "float64": 1e-10,
+    "float32": 1e-4,
+    "tf32": 2.0**-7,
+    "float16": 2.0**-7,
+    "bfloat16": 2.0**-4,
+}  # of the largest result
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 KEY = Key(3)
 Case = tuple[Any, tuple[Any, ...]]  # an op and its arguments
 
@@ -99,14 +108,36 @@ def cases(dtype: str) -> Iterator[Case]:
         for nesterov in False, True:
             for op in sgd.sgd_paper, sgd.sgd_torch:
                 yield op, (value.copy(), gradient, first.copy(), 0.01, 0.9, 5e-4, nesterov)
+        statistics = [normal(C).astype(np.promote_types(x.dtype, "float32")) for _ in range(3)]
+        yield batch_norm2d.batch_statistics, (x,)
+        yield batch_norm2d.batch_norm2d, (x, *statistics, normal(C), normal(C))
+        yield batch_norm2d.batch_norm2d_parameter_gradients, (normal(*x.shape), x, *statistics)
+        yield (
+            batch_norm2d.batch_norm2d_input_gradient,
+            (normal(*x.shape), x, *statistics, *(normal(C) for _ in range(3))),
+        )
+        images, offsets = generator.integers(0, 256, (3, 9, 8, C)).astype(np.uint8), generator.integers(0, 3, (3, 2))
+        yield crop.crop, (images, offsets, np.array([True, False, True]), normal(C), abs(normal(C)) + 1, (5, 6))
         yield adamw.adamw, (value, gradient, first, abs(second), 3, 0.01, 0.9, 0.999, 1e-4, 0.01)
 
 
-def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str) -> float:
+def tensor_cores(dtype: str) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+    """The kernels of convolution on tensor cores, asked for directly, each with the op that it computes."""
+    kernels = {
+        conv2d.conv2d: implicit_gemm.forward,
+        conv2d.conv2d_input_gradient: implicit_gemm.input_gradient,
+        conv2d.conv2d_weight_gradient: implicit_gemm.weight_gradient,
+    }
+    for op, arguments in cases(dtype):
+        if op in kernels:
+            yield kernels[op], op, arguments
+
+
+def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str, body: Any = None) -> float:
     """How far an op's results are from those of its body, in units of what is allowed."""
     there = [to_device(x.copy(), device) if is_array(x) else x for x in arguments]
-    here = [x.astype(np.float64) if is_array(x) and x.dtype.kind not in "iu" else x for x in arguments]
-    found, expected = op(*there), op.reference(*here)
+    here = [x.astype(np.float64) if is_array(x) and has_float_dtype(x) else x for x in arguments]
+    found, expected = op(*there), (body or op).reference(*here)
     if found is None:  # it has written into its arguments
         found, expected = ([x for x in values if is_array(x)] for values in (there, here))
     return largest_error(found, expected, dtype)
@@ -172,9 +203,9 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    def launch(self, kernel: cuda.Kernel, *arguments: Any) -> None:
-        self.launched.add((kernel.stem, kernel.name))
-        self.backend.launch(kernel, *arguments)
+    def launch(self, instance: cuda.Instance, *arguments: Any) -> None:
+        self.launched.add((instance.kernel.stem, instance.kernel.name))
+        self.backend.launch(instance, *arguments)
 
 
 @contextmanager
@@ -196,6 +227,10 @@ def smoke(device: str, dtypes: Sequence[str]) -> tuple[int, list[str], set[tuple
     with recording() as recorder:
         for dtype in dtypes:
             todo = [(op.name, check_op, (op, arguments, device, dtype)) for op, arguments in cases(dtype)]
+            if dtype != "float64" and cuda._backend.holds(to_device(np.zeros(1), device)):
+                rough = {"float32": "tf32"}.get(dtype, dtype)
+                for kernel, op, arguments in tensor_cores(dtype):
+                    todo.append((f"implicit_gemm.{kernel.__name__}", check_op, (kernel, arguments, device, rough, op)))
             todo += [(line, check_layer, (line, device, dtype)) for line in LAYERS]
             todo += [(line, check_loss, (line, device, dtype)) for line in LOSSES if dtype in ("float32", "float64")]
             for name, check, arguments in todo:
@@ -206,19 +241,20 @@ def smoke(device: str, dtypes: Sequence[str]) -> tuple[int, list[str], set[tuple
                 except Exception as failure:  # told, and the others go on
                     complaint = f"{type(failure).__name__}: {failure}"
                 if complaint:
-                    shapes = ", ".join(str(a.shape) if is_array(a) else str(a) for a in flat(arguments[:-2]))
-                    complaints.append(f"{name} of {shapes} in {dtype}: {complaint}")
+                    complaints.append(f"{name}{told(arguments)} in {dtype}: {complaint}")
     return count, complaints, recorder.launched
 
 
-def flat(arguments: Any) -> list[Any]:
-    return [inner for a in arguments for inner in (flat(a) if isinstance(a, tuple) else [a]) if not callable(inner)]
+def told(arguments: tuple[Any, ...]) -> str:
+    """The shapes among what an op was called with."""
+    given = next((a for a in arguments if isinstance(a, tuple)), ())
+    return f" of {', '.join(str(a.shape) if is_array(a) else str(a) for a in given)}" if given else ""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, where no kernel need run")
-    parser.add_argument("--dtype", action="append", choices=TOLERANCES, help="only this; repeatable")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this; repeatable")
     options = parser.parse_args(words)
     try:
         device = parse_device(options.device)
@@ -227,7 +263,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     if device != "cpu":
         array_module(to_device(np.zeros(1), device)).cuda.set_allocator(None)
-    count, complaints, launched = smoke(device, options.dtype or list(TOLERANCES))
+    count, complaints, launched = smoke(device, options.dtype or list(DTYPES))
     missing = sorted(declared() - launched) if device != "cpu" else []
     complaints += [f"{stem}.cu: {name} was not run" for stem, name in missing]
     print(*complaints, sep="\n", end="\n" if complaints else "")

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -189,7 +188,7 @@ def serve(contender: str, threads: int, device: str, precision: str, requests: I
     """Answer until the parent is gone."""
     from minidl import settings
 
-    with settings(kernels="reference") if contender == "reference" else nullcontext():
+    with settings(kernels="reference" if contender == "reference" else "auto", tf32=precision == "tf32"):
         server: Server | None = None
         while True:
             try:
