@@ -110,7 +110,7 @@ def narrow(rows: Rows) -> Rows:
     hidden = {
         *WIDE,
         *(["quartiles"] if several else []),
-        *(ON_A_GPU if "peak MB" in rows[0] and "launches" in rows[0] else []),
+        *(ON_A_GPU if "launches" in rows[0] else []),
     }
     shown = [i for i, title in enumerate(rows[0]) if title not in hidden]
     return [[row[index] for index in shown] for row in rows]
