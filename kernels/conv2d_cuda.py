@@ -1,6 +1,10 @@
 """Convolution on the GPU: which algorithm computes it.
 
-`im2col` (kernels/im2col_cuda.py) computes every convolution, by matrix products of cuBLAS.
+`im2col` (kernels/im2col_cuda.py) computes every convolution, by matrix products of cuBLAS. `implicit` (kernels/
+implicit_gemm.py) does the same on tensor cores without columns in memory, in half precision and, where
+`settings(tf32=True)` allows it, for float32.
+
+"auto" takes the latter where it fits and channels come in groups of 16 bytes, as otherwise it reads them one by one.
 """
 
 from __future__ import annotations
@@ -9,7 +13,8 @@ from typing import Any
 
 from minidl.arrays import NHWC, Array
 from minidl.errors import ArgumentError
-from minidl.kernels import im2col_cuda
+from minidl.kernels import im2col_cuda, implicit_gemm
+from minidl.kernels.cuda import VECTOR, products_in
 from minidl.kernels.geometry import Problem
 from minidl.kernels.im2col_cuda import col2im, im2col
 from minidl.window import Window
@@ -26,10 +31,12 @@ def conv2d(
     relu: bool = False,
     *,
     algorithm: str = "auto",
+    tf32: bool = False,
 ) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
     problem = Problem(x.shape, weight.shape, window, groups)
-    y: NHWC = _chosen(algorithm).conv2d(x, weight, bias, problem, relu)
+    with products_in(tf32):
+        y: NHWC = _chosen(algorithm, x, problem, tf32).conv2d(x, weight, bias, problem, relu)
     return y
 
 
@@ -41,25 +48,37 @@ def conv2d_input_gradient(
     groups: int = 1,
     *,
     algorithm: str = "auto",
+    tf32: bool = False,
 ) -> NHWC:
     """See `minidl.ops.conv2d.conv2d_input_gradient`."""
     problem = Problem(x_shape, weight.shape, window, groups)
-    dx: NHWC = _chosen(algorithm).conv2d_input_gradient(dy, weight, problem)
+    with products_in(tf32):
+        dx: NHWC = _chosen(algorithm, dy, problem, tf32).conv2d_input_gradient(dy, weight, problem)
     return dx
 
 
-def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1, *, algorithm: str = "auto") -> Array:
+def conv2d_weight_gradient(
+    x: NHWC, dy: NHWC, window: Window, groups: int = 1, *, algorithm: str = "auto", tf32: bool = False
+) -> Array:
     """See `minidl.ops.conv2d.conv2d_weight_gradient`."""
     problem = Problem(x.shape, (*window.kernel, x.shape[3] // groups, dy.shape[3]), window, groups)
-    dweight: Array = _chosen(algorithm).conv2d_weight_gradient(x, dy, problem)
+    with products_in(tf32):
+        dweight: Array = _chosen(algorithm, x, problem, tf32).conv2d_weight_gradient(x, dy, problem)
     return dweight
 
 
-def _chosen(algorithm: str) -> Any:
+def _chosen(algorithm: str, x: Array, problem: Problem, tf32: bool) -> Any:
     """The module that computes it.
 
-    Raises: ArgumentError for an algorithm that has no kernel for the GPU.
+    Raises: ArgumentError for an algorithm that has no kernel for the GPU, or does not fit.
     """
-    if algorithm in ("auto", "im2col"):
-        return im2col_cuda
-    raise ArgumentError(f"conv2d={algorithm!r}: there is no such kernel for the GPU; take 'auto' or 'im2col'")
+    if algorithm == "winograd":
+        raise ArgumentError("conv2d='winograd': there is no such kernel for the GPU; take 'auto' or 'im2col'")
+    obstacle = implicit_gemm.obstacle(x.dtype, problem, tf32)
+    if algorithm == "implicit" and obstacle:
+        raise ArgumentError(f"conv2d='implicit': {obstacle}; take 'auto' or 'im2col'")
+    (_, _, channels, O), groups = problem.weight_shape, problem.groups
+    in_vectors = channels * x.itemsize % VECTOR == O // groups * x.itemsize % VECTOR == 0
+    if algorithm == "implicit" or (algorithm == "auto" and in_vectors and not obstacle):
+        return implicit_gemm
+    return im2col_cuda

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -43,6 +44,7 @@ VECTOR = 16  # bytes that one instruction moves at most
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without being asked whether it means it
 
 NULL = np.uint64(0)  # the pointer of an absent or empty array
+_tf32: ContextVar[bool] = ContextVar("minidl.tf32", default=False)
 INTEGERS = {number for number in NUMBERS.values() if issubclass(number, np.integer)}
 
 Grid: TypeAlias = tuple[int, ...]
@@ -164,8 +166,8 @@ class Backend(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
         """An array for a kernel to fill."""
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        """out = a · b: see `matmul`."""
+    def matmul(self, a: Array, b: Array, out: Array, tf32: bool) -> None:
+        """out = a · b: see `matmul`. With tf32, factors of float32 may be rounded to 11 bits."""
 
     def launch(self, instance: Instance, grid: Grid, block: Grid, args: list[Any], shared: int) -> None:
         """Run it for a grid of blocks of threads. The arguments are arrays, and numbers of the types declared."""
@@ -233,8 +235,18 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     if not contiguous or not all(_backend.holds(x) and x.ndim == 2 and x.dtype == out.dtype for x in (a, b, out)):
         got = ", ".join(f"{told(x)} with strides {x.strides}" for x in (a, b, out))
         raise ArgumentError(f"matmul: expected contiguous matrices of one dtype where kernels compute, got {got}")
-    _backend.matmul(a, b, out)
+    _backend.matmul(a, b, out, _tf32.get())
     return out
+
+
+@contextmanager
+def products_in(tf32: bool) -> Iterator[None]:
+    """Inside, `matmul` may round factors of float32 to 11 bits, or may not."""
+    token = _tf32.set(tf32)
+    try:
+        yield
+    finally:
+        _tf32.reset(token)
 
 
 def vector(numbers: int, *arrays: Array) -> int:
@@ -415,9 +427,17 @@ class CuPy:
         array: Array = array_module(like).empty(shape, dtype)
         return array
 
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
+    def matmul(self, a: Array, b: Array, out: Array, tf32: bool) -> None:
         """See `Backend.matmul`."""
-        array_module(out).matmul(a, b, out=out)
+        from cupy._core import _routines_linalg as linalg
+
+        before = linalg.get_compute_type(out.dtype)
+        if tf32 and out.dtype == np.float32:
+            linalg.set_compute_type(out.dtype, linalg.COMPUTE_TYPE_TF32)
+        try:
+            array_module(out).matmul(a, b, out=out)
+        finally:
+            linalg.set_compute_type(out.dtype, before)
 
     def launch(self, instance: Instance, grid: Grid, block: Grid, args: list[Any], shared: int) -> None:
         """See `Backend.launch`."""

@@ -23,14 +23,14 @@ LARGEST = (1 << 31) - 256  # of a number that a kernel counts to, and a tile bey
 MOST_CLASSES = 65535  # of groups × pixels that differ in their place between two strides
 
 
-def fits(dtype: DTypeLike, problem: Problem, tf32: bool = False) -> str | None:
+def obstacle(dtype: DTypeLike, problem: Problem, tf32: bool = False) -> str | None:
     """What the kernels ask for and the convolution lacks, or None.
 
     tf32: whether float32 may be rounded to 11 bits.
 
-    >>> fits("float32", Problem((1, 8, 8, 3), (3, 3, 3, 8), Window.of(3), 1))
+    >>> obstacle("float32", Problem((1, 8, 8, 3), (3, 3, 3, 8), Window.of(3), 1))
     'expected float16 or bfloat16, or float32 where TF32 is allowed, got float32'
-    >>> fits("float16", Problem((1, 8, 8, 3), (3, 3, 3, 8), Window.of(3), 1))
+    >>> obstacle("float16", Problem((1, 8, 8, 3), (3, 3, 3, 8), Window.of(3), 1))
     """
     name = np.dtype(dtype).name
     if name not in ("float16", "bfloat16") and not (name == "float32" and tf32):
@@ -43,11 +43,11 @@ def fits(dtype: DTypeLike, problem: Problem, tf32: bool = False) -> str | None:
     return None
 
 
-def forward(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: int = 1, relu: bool = False) -> NHWC:
+def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, relu: bool = False) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
-    N, H, W, C = x.shape
+    (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = weight.shape[3]
-    y = empty((N, *window.output_size(H, W), O), x.dtype, x)
+    y = empty(problem.y_shape, x.dtype, x)
     V = vector(gcd(C // groups, O // groups), x, weight, y)
     large, tiles = _tiles(y.size // O, O // groups, groups)
     numbers = N, C, O, relu, geometry(window, H, W)
@@ -55,13 +55,11 @@ def forward(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: 
     return y
 
 
-def input_gradient(
-    dy: NHWC, weight: Array, x_shape: tuple[int, int, int, int], window: Window, groups: int = 1
-) -> NHWC:
+def conv2d_input_gradient(dy: NHWC, weight: Array, problem: Problem) -> NHWC:
     """See `minidl.ops.conv2d.conv2d_input_gradient`."""
-    N, H, W, C = x_shape
+    (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = weight.shape[3]
-    dx = empty(x_shape, dy.dtype, dy)
+    dx = empty(problem.x_shape, dy.dtype, dy)
     V = vector(gcd(C // groups, O // groups), dy, weight, dx)
     (SH, SW), classes = window.stride, _classes(window, H, W)
     large, tiles = _tiles(N * -(-H // SH) * -(-W // SW), C // groups, groups * classes)
@@ -70,13 +68,13 @@ def input_gradient(
     return dx
 
 
-def weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1) -> Array:
+def conv2d_weight_gradient(x: NHWC, dy: NHWC, problem: Problem) -> Array:
     """See `minidl.ops.conv2d.conv2d_weight_gradient`. Where there are few weights, several blocks share the positions
     among them.
     """
-    N, H, W, C = x.shape
+    (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = dy.shape[3]
-    dweight = empty((*window.kernel, C // groups, O), x.dtype, x)
+    dweight = empty(problem.weight_shape, x.dtype, x)
     V = vector(gcd(C // groups, O // groups), x, dy)
     large, tiles = _tiles(dweight.size // O, O // groups, groups)
     depth = STEP // x.itemsize

@@ -64,8 +64,10 @@ def tile(algorithm: str, problem: Problem, dtype: np.dtype, frozen: bool = False
 
     frozen: whether the filters have been transformed before.
 
-    Raises: ArgumentError for "winograd" where it does not fit.
+    Raises: ArgumentError for "winograd" where it does not fit, and for what runs on a GPU alone.
     """
+    if algorithm == "implicit":
+        raise ArgumentError("conv2d='implicit': it runs on a GPU's tensor cores; on the cpu take 'auto' or 'im2col'")
     lacking = obstacle(problem)
     if algorithm == "winograd" and lacking:
         raise ArgumentError(f"conv2d='winograd': {lacking}, got {problem.window}; take 'auto' or 'im2col'")

@@ -15,7 +15,6 @@ import pytest
 from helpers import tally
 
 import minidl
-from minidl.accelerate import CHOICES
 from minidl.arrays import parse_device
 from minidl.errors import DeviceError
 
@@ -42,7 +41,9 @@ hypothesis.settings.load_profile(chosen)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--conv2d ALGORITHM: compute every convolution by it where it fits, whatever the shapes and the dtype."""
-    parser.addoption("--conv2d", choices=CHOICES["conv2d"], default="auto", help="the algorithm of all convolutions")
+    parser.addoption(
+        "--conv2d", choices=("auto", "im2col", "winograd"), default="auto", help="the algorithm of all convolutions"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

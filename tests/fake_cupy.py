@@ -270,8 +270,8 @@ class Kernels(cuda_shim.Shim):
     def empty(self, shape: tuple[int, ...], dtype: Any, like: ndarray) -> ndarray:
         return ndarray(super().empty(shape, dtype, like.hidden), like.device.id)
 
-    def matmul(self, a: ndarray, b: ndarray, out: ndarray) -> None:
-        super().matmul(bare(a), bare(b), bare(out))
+    def matmul(self, a: ndarray, b: ndarray, out: ndarray, tf32: bool) -> None:
+        super().matmul(bare(a), bare(b), bare(out), tf32)
 
     def launch(self, instance: Any, grid: Any, block: Any, args: list[Any], shared: int) -> None:
         statistics.launched += 1

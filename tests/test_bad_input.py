@@ -766,7 +766,7 @@ lines("arrays.float_dtype",
             "dtype: expected one of float32, float64, float16, bfloat16, got"),
       (lambda: arrays.float_dtype(int), DTypeError, "dtype: expected one of float32, float64,"),
       (lambda: arrays.float_dtype(">f8"), DTypeError,
-       "float16, bfloat16, got >f8 of foreign bytes"))
+       "dtype: expected one of float32, float64, float16, bfloat16, got >f8 of foreign bytes"))
 for asked in (devices.parse_device, devices.device_name, lambda device: devices.using(device).__enter__()):
     lines(f"devices.{getattr(asked, '__name__', '').replace('<lambda>', 'using')}",
           *each(("gpu", "cuda:", "cuda:-1", "CPU", 0, None, ""), asked,
@@ -1280,7 +1280,7 @@ lines("cli.bench",
       command("bench", "--op", "conv3d", said="2: minidl: unknown op 'conv3d': did you mean 'conv2d'"),
       command("bench", "--batch", "0", said="2: minidl: batch: expected positive integers with commas between"),
       command("bench", "--threads", "two", said="2: minidl: threads: expected positive integers with commas between"),
-      command("bench", "--peer", "caffe", said="2: minidl: unknown peer 'caffe': Known: torch"),
+      command("bench", "--peer", "caffe", said="2: minidl: unknown peer 'caffe': Known: minidl-cpu, torch"),
       command("bench", "--repeats", "0", said="2: minidl: bench: repeats: expected a positive integer, got 0"),
       command("bench", "--peer", "onnxruntime", said="onnxruntime: it only infers; measure it with --mode infer"),
       command("bench", "--model", "vgg16", "--batch", "100000", said="1: minidl: bench: vgg16 at batch 100000 needs"))

@@ -80,9 +80,10 @@ class Shim:
         array.view(np.uint8)[...] = 0xFF  # NaN: what a kernel forgets to fill shows
         return array
 
-    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, tf32: bool) -> None:
         wide = np.promote_types(out.dtype, np.float32)
-        out[...] = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False))
+        rounded = in_tf32 if tf32 and out.dtype == np.float32 else np.asarray
+        out[...] = np.matmul(*(rounded(factor.astype(wide, copy=False)) for factor in (a, b)))
 
     def launch(self, instance: cuda.Instance, grid: cuda.Grid, block: cuda.Grid, args: list[Any], shared: int) -> None:
         kernel = instance.kernel
@@ -100,6 +101,11 @@ class Shim:
         error = run(arguments, *sizes, ctypes.c_size_t(shared))
         if error:
             raise ShimError(f"{kernel.stem}.cu: {instance.name}: {error.decode()}")
+
+
+def in_tf32(x: np.ndarray) -> np.ndarray:
+    """Numbers rounded to 11 bits."""
+    return ((np.ascontiguousarray(x).view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32)
 
 
 class Argument(ctypes.Structure):

@@ -6,6 +6,7 @@ import cuda_shim
 import numpy as np
 import pytest
 
+from minidl.accelerate import settings
 from minidl.kernels import implicit_gemm
 from minidl.kernels.geometry import Problem
 from minidl.ops.conv2d import conv2d, conv2d_input_gradient, conv2d_weight_gradient
@@ -56,10 +57,10 @@ def check(x_shape, O, groups, window, dtype, normal):
     dy = normal(N, *window.output_size(H, W), O, seed=2).astype(dtype)
     taps = len(weight) * len(weight[0])
     details = window, groups
-    with cuda_shim.running():
-        y = implicit_gemm.forward(x, weight, None, *details)
-        dx = implicit_gemm.input_gradient(dy, weight, x.shape, *details)
-        dweight = implicit_gemm.weight_gradient(x, dy, *details)
+    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+        y = conv2d(x, weight, None, *details)
+        dx = conv2d_input_gradient(dy, weight, x.shape, *details)
+        dweight = conv2d_weight_gradient(x, dy, *details)
     assert y.dtype == dx.dtype == dweight.dtype == dtype
     agrees(y, lambda x, w: conv2d.reference(x, w, None, *details), x, weight, terms=taps * C)
     agrees(dx, lambda dy, w: conv2d_input_gradient.reference(dy, w, x.shape, *details), dy, weight, terms=taps * O)
@@ -85,8 +86,8 @@ def test_large_tiles(C, O, dtype, normal, monkeypatch):
 def test_bias_and_relu(O, dtype, normal):
     x, weight, bias = (normal(*shape, seed=O).astype(DTYPES[dtype]) for shape in [(1, 4, 5, 8), (1, 1, 8, O), (O,)])
     window = Window.of(1)
-    with cuda_shim.running():
-        y = implicit_gemm.forward(x, weight, bias, window, relu=True)
+    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+        y = conv2d(x, weight, bias, window, relu=True)
     expected = conv2d.reference(*(rounded(a, a.dtype) for a in (x, weight)), bias.astype(float), window, relu=True)
     assert (y >= 0).all()
     np.testing.assert_allclose(y.astype(float), expected, rtol=float(ml_dtypes.finfo(y.dtype).eps), atol=1e-5)
@@ -96,8 +97,8 @@ def test_nans_and_infinities_stay_where_they_belong(normal):
     x, weight = normal(1, 9, 9, 8, dtype="float16"), normal(3, 3, 8, 8, seed=1, dtype="float16")
     x[0, 4, 4, 0], x[0, 8, 8, 3] = np.nan, np.inf
     window = Window.of(3)
-    with cuda_shim.running():
-        y = implicit_gemm.forward(x, weight, None, window, relu=True)
+    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+        y = conv2d(x, weight, None, window, relu=True)
     with np.errstate(invalid="ignore"):
         expected = conv2d.reference(x.astype(float), weight.astype(float), None, window, relu=True)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
@@ -106,23 +107,23 @@ def test_nans_and_infinities_stay_where_they_belong(normal):
 
 def test_an_empty_batch():
     x, weight, window = np.empty((0, 5, 5, 8), np.float16), np.ones((3, 3, 8, 16), np.float16), Window.of(3)
-    with cuda_shim.running():
-        y = implicit_gemm.forward(x, weight, None, window)
+    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+        y = conv2d(x, weight, None, window)
         assert y.shape == (0, 3, 3, 16)
-        assert implicit_gemm.input_gradient(y, weight, x.shape, window).shape == x.shape
-        dweight = implicit_gemm.weight_gradient(x, y, window)
+        assert conv2d_input_gradient(y, weight, x.shape, window).shape == x.shape
+        dweight = conv2d_weight_gradient(x, y, window)
     np.testing.assert_array_equal(dweight, np.zeros_like(weight))
 
 
 def test_what_does_not_fit():
     window = Window.of(3)
     problem = Problem((2, 9, 9, 8), (3, 3, 8, 8), window, 1)
-    assert implicit_gemm.fits(np.float16, problem) is None
-    assert implicit_gemm.fits(ml_dtypes.bfloat16, problem) is None
-    assert implicit_gemm.fits(np.float32, problem, tf32=True) is None
-    assert "got float32" in implicit_gemm.fits(np.float32, problem)
-    assert "got float64" in implicit_gemm.fits(np.float64, problem, tf32=True)
+    assert implicit_gemm.obstacle(np.float16, problem) is None
+    assert implicit_gemm.obstacle(ml_dtypes.bfloat16, problem) is None
+    assert implicit_gemm.obstacle(np.float32, problem, tf32=True) is None
+    assert "got float32" in implicit_gemm.obstacle(np.float32, problem)
+    assert "got float64" in implicit_gemm.obstacle(np.float64, problem, tf32=True)
     huge = Problem((1 << 20, 64, 64, 8), (3, 3, 8, 8), window, 1)
-    assert "pixels" in implicit_gemm.fits(np.float16, huge)
+    assert "pixels" in implicit_gemm.obstacle(np.float16, huge)
     strides = Problem((1, 300, 300, 8), (3, 3, 8, 8), Window.of(3, stride=290), 1)
-    assert "strides" in implicit_gemm.fits(np.float16, strides)
+    assert "strides" in implicit_gemm.obstacle(np.float16, strides)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import integers, same
 
+from minidl.accelerate import settings
 from minidl.errors import ArgumentError
 from minidl.kernels import cuda
 from minidl.ops.linear import linear, linear_input_gradient, linear_weight_gradient
@@ -66,3 +67,13 @@ def test_arrays_of_the_cpu_need_the_shim():
 
 def test_a_transposed_operand_is_none():
     same(cuda.matmul(A.T, A), A.T @ A)
+
+
+def test_products_in_tf32_round_their_factors(normal):
+    x, weight = normal(5, 7, dtype="float32"), normal(7, 3, seed=1, dtype="float32")
+    with cuda_shim.running():
+        exact = linear(x, weight, None)
+        with settings(tf32=True):
+            rounded = linear(x, weight, None)
+    np.testing.assert_array_equal(rounded, cuda_shim.in_tf32(x) @ cuda_shim.in_tf32(weight))
+    assert 0 < abs(rounded - exact).max() < 2**-10 * (abs(x) @ abs(weight)).max()
