@@ -87,11 +87,12 @@ def run(block: Block, page: Path, namespace: dict[str, Any]) -> None:
 @each_page
 def test_quotations_stand_in_the_file_they_name(page: Path) -> None:
     for block in blocks(page):
-        if block.language != "py":
+        if block.language not in ("py", "cpp"):
             continue
+        suffix = ".py" if block.language == "py" else ".cu"
         where = f"{page.name}:{block.line}"
-        targets = [target for target in LINK.findall(block.before) if target.endswith(".py")]
-        assert targets, f"{where}: the paragraph before a quotation must link to a Python file"
+        targets = [target for target in LINK.findall(block.before) if target.endswith(suffix)]
+        assert targets, f"{where}: the paragraph before a quotation must link to its file"
         source = [line.strip() for line in (page.parent / targets[-1]).read_text(encoding="utf-8").splitlines()]
         position = 0
         for line in block.text.splitlines():
