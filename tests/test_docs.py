@@ -119,7 +119,7 @@ def test_links_resolve(page: Path) -> None:
 
 @each_page
 def test_languages_of_blocks_are_known(page: Path) -> None:
-    assert {block.language for block in blocks(page)} <= {"python", "py", "text", "sh", "toml", "json"}
+    assert {block.language for block in blocks(page)} <= {"python", "py", "cpp", "text", "sh", "toml", "json"}
 
 
 @pytest.fixture(scope="module")
