@@ -23,7 +23,7 @@ from minidl import Key, settings
 from minidl.arrays import Array, array_module, float_dtype, has_float_dtype, is_array, parse_device, to_device, to_host
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.errors import MinidlError
-from minidl.kernels import cuda, implicit_gemm
+from minidl.kernels import cuda
 from minidl.ops import (
     adamw,
     avg_pool2d,
@@ -121,26 +121,23 @@ def cases(dtype: str) -> Iterator[Case]:
         yield adamw.adamw, (value, gradient, first, abs(second), 3, 0.01, 0.9, 0.999, 1e-4, 0.01)
 
 
-def tensor_cores(dtype: str) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
-    """The kernels of convolution on tensor cores, asked for directly, each with the op that it computes."""
-    kernels = {
-        conv2d.conv2d: implicit_gemm.forward,
-        conv2d.conv2d_input_gradient: implicit_gemm.input_gradient,
-        conv2d.conv2d_weight_gradient: implicit_gemm.weight_gradient,
-    }
-    for op, arguments in cases(dtype):
-        if op in kernels:
-            yield kernels[op], op, arguments
+CONVOLUTIONS = conv2d.conv2d, conv2d.conv2d_input_gradient, conv2d.conv2d_weight_gradient
 
 
-def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str, body: Any = None) -> float:
-    """How far an op's results are from those of its body, in units of what is allowed."""
+def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str, algorithm: str = "auto") -> float:
+    """How far an op's results are from those of its body, in units of what is allowed.
+
+    algorithm: of convolutions; "implicit" computes on tensor cores, float32 in TF32.
+    """
     there = [to_device(x.copy(), device) if is_array(x) else x for x in arguments]
     here = [x.astype(np.float64) if is_array(x) and has_float_dtype(x) else x for x in arguments]
-    found, expected = op(*there), (body or op).reference(*here)
+    tf32 = algorithm == "implicit" and dtype == "float32"
+    with settings(conv2d=algorithm, tf32=tf32):
+        found = op(*there)
+    expected = op.reference(*here)
     if found is None:  # it has written into its arguments
         found, expected = ([x for x in values if is_array(x)] for values in (there, here))
-    return largest_error(found, expected, dtype)
+    return largest_error(found, expected, "tf32" if tf32 else dtype)
 
 
 def largest_error(found: Any, expected: Any, dtype: str, least: float = 0.1) -> float:
@@ -227,10 +224,11 @@ def smoke(device: str, dtypes: Sequence[str]) -> tuple[int, list[str], set[tuple
     with recording() as recorder:
         for dtype in dtypes:
             todo = [(op.name, check_op, (op, arguments, device, dtype)) for op, arguments in cases(dtype)]
-            if dtype != "float64" and cuda._backend.holds(to_device(np.zeros(1), device)):
-                rough = {"float32": "tf32"}.get(dtype, dtype)
-                for kernel, op, arguments in tensor_cores(dtype):
-                    todo.append((f"implicit_gemm.{kernel.__name__}", check_op, (kernel, arguments, device, rough, op)))
+            tensor_cores = dtype != "float64" and cuda._backend.holds(to_device(np.zeros(1), device))
+            for algorithm in ("im2col", "implicit") if tensor_cores else ("im2col",):
+                for op, arguments in cases(dtype):
+                    if op in CONVOLUTIONS:
+                        todo.append((f"{op.name} by {algorithm}", check_op, (op, arguments, device, dtype, algorithm)))
             todo += [(line, check_layer, (line, device, dtype)) for line in LAYERS]
             todo += [(line, check_loss, (line, device, dtype)) for line in LOSSES if dtype in ("float32", "float64")]
             for name, check, arguments in todo:
