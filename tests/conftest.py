@@ -91,6 +91,15 @@ def stand_in() -> Iterator[ModuleType]:
         yield cupy
 
 
+@pytest.fixture(scope="module", params=["cuda-shim"])
+def on_cuda_shim() -> Iterator[None]:
+    """For a whole file: the kernels of the GPU, run on the CPU."""
+    if problem := cuda_shim.missing():
+        pytest.skip(problem)
+    with cuda_shim.running():
+        yield
+
+
 @pytest.fixture(params=["reference", "auto"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test twice: by the ops' own bodies, and by the kernels that stand in for them."""

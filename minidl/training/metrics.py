@@ -86,6 +86,7 @@ def rank_of_label(logits: Array, labels: Array) -> Array:
 
     A NaN counts as above everything, so a net that yields NaN is never right.
 
+    >>> import numpy as np
     >>> rank_of_label(np.array([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0]]), np.array([2, 1]))
     array([1, 1])
     """

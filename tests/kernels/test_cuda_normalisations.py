@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cuda_shim
 import ml_dtypes
 import numpy as np
 import pytest
@@ -26,12 +25,7 @@ DTYPES = ["float32", "float64", "float16", ml_dtypes.bfloat16]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
 
 
-@pytest.fixture(autouse=True)
-def shim():
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 
 def small_integers(*shape, dtype, seed=0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cuda_shim
 import ml_dtypes
 import numpy as np
 import pytest
@@ -16,12 +15,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype
 SHAPES = [(5, 1), (6, 7), (9, 10), (2, 3, 64), (3, 1000), (2, 1001), (2, 9000), (1000,), (0, 7)]
 
 
-@pytest.fixture(autouse=True)
-def shim():
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 
 def normal(*shape, dtype, seed=0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cuda_shim
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,12 +17,7 @@ HALVES = ["float16", ml_dtypes.bfloat16]
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", *HALVES], ids=lambda dtype: np.dtype(dtype).name)
 
 
-@pytest.fixture(autouse=True)
-def shim():
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------

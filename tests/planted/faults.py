@@ -251,7 +251,7 @@ REST_FAULTS = [
           (("replace(self, seed=low | high << 32)", "Key(low | high << 32)"),),
           of("test_random.py", "key")),
     Fault("the loss of an epoch is averaged over batches", "loss", "minidl/training/metrics.py",
-          (("self.loss_sum += mean_loss * len(labels)",
+          (("self.loss_sum += mean_loss * count",
             "self.batches = getattr(self, 'batches', 0) + 1\n        self.loss_sum += mean_loss"),
            ("return self.loss_sum / self.count if", "return self.loss_sum / self.batches if")),
           of("training/test_training_by_hand.py", "mean_over_images")),

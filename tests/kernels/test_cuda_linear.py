@@ -15,12 +15,7 @@ from minidl.ops.linear import linear, linear_input_gradient, linear_weight_gradi
 pytest.importorskip("ml_dtypes", exc_type=ImportError)  # gives NumPy bfloat16
 
 
-@pytest.fixture(autouse=True)
-def shim():
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

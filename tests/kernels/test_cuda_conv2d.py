@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-import cuda_shim
 import numpy as np
 import pytest
 from helpers import examples, integers, same, seeds, sliding
@@ -25,12 +24,7 @@ reals = st.sampled_from(REALS)
 chunks = st.sampled_from([1, 3000, 1 << 25])  # bytes: an image at a time, some, all of them
 
 
-@pytest.fixture(autouse=True, scope="module")
-def shim():
-    if problem := cuda_shim.missing():
-        pytest.skip(problem)
-    with cuda_shim.running():
-        yield
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 
 def reference(op, *args):

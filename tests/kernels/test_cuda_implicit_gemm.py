@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cuda_shim
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from minidl.ops.conv2d import conv2d, conv2d_input_gradient, conv2d_weight_gradi
 from minidl.window import Window
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed", exc_type=ImportError)
-pytestmark = pytest.mark.skipif(cuda_shim.missing() is not None, reason=str(cuda_shim.missing()))
+pytestmark = pytest.mark.usefixtures("on_cuda_shim")
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 UNEVEN = Window.of((3, 2), stride=(2, 3), padding=((1, 0), (2, 1)), dilation=(1, 2))
@@ -57,7 +56,7 @@ def check(x_shape, O, groups, window, dtype, normal):
     dy = normal(N, *window.output_size(H, W), O, seed=2).astype(dtype)
     taps = len(weight) * len(weight[0])
     details = window, groups
-    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+    with settings(conv2d="implicit", tf32=True):
         y = conv2d(x, weight, None, *details)
         dx = conv2d_input_gradient(dy, weight, x.shape, *details)
         dweight = conv2d_weight_gradient(x, dy, *details)
@@ -86,7 +85,7 @@ def test_large_tiles(C, O, dtype, normal, monkeypatch):
 def test_bias_and_relu(O, dtype, normal):
     x, weight, bias = (normal(*shape, seed=O).astype(DTYPES[dtype]) for shape in [(1, 4, 5, 8), (1, 1, 8, O), (O,)])
     window = Window.of(1)
-    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+    with settings(conv2d="implicit", tf32=True):
         y = conv2d(x, weight, bias, window, relu=True)
     expected = conv2d.reference(*(rounded(a, a.dtype) for a in (x, weight)), bias.astype(float), window, relu=True)
     assert (y >= 0).all()
@@ -97,7 +96,7 @@ def test_nans_and_infinities_stay_where_they_belong(normal):
     x, weight = normal(1, 9, 9, 8, dtype="float16"), normal(3, 3, 8, 8, seed=1, dtype="float16")
     x[0, 4, 4, 0], x[0, 8, 8, 3] = np.nan, np.inf
     window = Window.of(3)
-    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+    with settings(conv2d="implicit", tf32=True):
         y = conv2d(x, weight, None, window, relu=True)
     with np.errstate(invalid="ignore"):
         expected = conv2d.reference(x.astype(float), weight.astype(float), None, window, relu=True)
@@ -107,7 +106,7 @@ def test_nans_and_infinities_stay_where_they_belong(normal):
 
 def test_an_empty_batch():
     x, weight, window = np.empty((0, 5, 5, 8), np.float16), np.ones((3, 3, 8, 16), np.float16), Window.of(3)
-    with cuda_shim.running(), settings(conv2d="implicit", tf32=True):
+    with settings(conv2d="implicit", tf32=True):
         y = conv2d(x, weight, None, window)
         assert y.shape == (0, 3, 3, 16)
         assert conv2d_input_gradient(y, weight, x.shape, window).shape == x.shape
