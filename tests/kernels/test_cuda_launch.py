@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cuda_shim
 import numpy as np
@@ -221,3 +222,16 @@ def sanitized(flavour, call):
         "TSAN_OPTIONS": "halt_on_error=1",
     }
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@needs_shim
+@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "thorough", reason="HYPOTHESIS_PROFILE=thorough: minutes")
+@pytest.mark.parametrize("file", ["test_cuda_softmax.py", "test_cuda_normalisations.py"])
+def test_no_two_threads_race(file):
+    """Every CUDA thread a thread of the system, and the thread sanitizer watching."""
+    runtime = subprocess.check_output(["g++", "-print-file-name=libtsan.so"], text=True).strip()
+    environment = {**os.environ, "MINIDL_SHIM": "tsan", "LD_PRELOAD": runtime, "TSAN_OPTIONS": "halt_on_error=1"}
+    environment["HYPOTHESIS_PROFILE"] = "minidl"
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda-shim and float32", str(Path(__file__).with_name(file))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
