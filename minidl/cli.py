@@ -134,6 +134,7 @@ def train(
 
     The defaults in brackets are those of alexnet_mini; other models bring their own recipe.
     """
+    from minidl.devices import parse_device
     from minidl.training.report import ConsoleReporter
     from minidl.training.run import configure
     from minidl.training.run import resume as go_on
@@ -153,6 +154,7 @@ def train(
     else:
         values = read_toml(config) if config else {}
         made = configure(str(config or "the options"), **{**values, **settings})
+        parse_device(made.device)  # what cannot begin is not announced
         say(
             console, f"training {made.model} on {made.data}: {made.epochs} epochs, batch {made.batch}, seed {made.seed}"
         )
