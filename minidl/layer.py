@@ -232,7 +232,7 @@ class Layer:
         problems = [f"{name} is missing" for name in shapes if name not in state]
         problems += [f"{name} is unexpected" for name in state if name not in shapes]
         for name in shapes.keys() & state.keys():
-            if not is_array(state[name]) or state[name].dtype.kind != "f":
+            if not is_array(state[name]) or (state[name].dtype.kind != "f" and not is_half(state[name])):
                 problems.append(f"{name} is {told(state[name])}, not an array of floats")
             elif state[name].shape != shapes[name]:
                 problems.append(f"{name} has shape {state[name].shape} instead of {shapes[name]}")

@@ -188,3 +188,10 @@ def test_bad_precisions():
         Config(precision="tf32")
     with pytest.raises(ArgumentError, match=r"state: expected that of another precision, got \{\}"):
         working(net(), "fp16").restore({})
+
+
+def test_a_net_of_halves_takes_its_own_weights():
+    model, other = net().to(dtype="bfloat16"), net().to(dtype="bfloat16")
+    other.layers["fc"].weight.value[...] = 0
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(other.layers["fc"].weight.value, model.layers["fc"].weight.value)
