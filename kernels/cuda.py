@@ -131,7 +131,10 @@ class Instance:
         if value is None:
             return NULL
         if not is_array(value) or not _backend.holds(value):
-            raise self._error(f"{parameter.name}: expected an array where the kernel computes, got {told(value)}")
+            raise self._error(
+                f"{parameter.name}: expected an array where the kernel computes, got {told(value)}; "
+                "move it with to_device"
+            )
         if value.dtype != dtype and value.dtype.name != dtype:
             raise self._error(f"{parameter.name}: expected {dtype}, got {value.dtype.name}", DTypeError)
         if not value.flags.c_contiguous:

@@ -175,7 +175,12 @@ def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., An
     kernels = _current.get().kernels
     if kernels == "reference":
         return None
-    if kernels == "cuda" or (kernels == "auto" and devices and devices != ["cpu"]):
+    on_gpu = bool(devices) and devices != ["cpu"]
+    if on_gpu and kernels == "numba":
+        raise ArgumentError(
+            f"{name}: kernels='numba' computes on the cpu, got arrays on {devices[0]}; use kernels='auto' or 'cuda'"
+        )
+    if on_gpu or kernels == "cuda":
         return _cuda_kernel(stem, name)
     return _numba_kernel(stem, name, kernels == "numba")
 

@@ -18,7 +18,7 @@ from minidl import Key, cli, gradcheck, settings
 from minidl.arrays import device_of, to_device, to_host
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.devices import using
-from minidl.errors import DeviceError, DeviceMemoryError, NonFiniteError
+from minidl.errors import ArgumentError, DeviceError, DeviceMemoryError, NonFiniteError
 from minidl.inference import fuse, inference
 from minidl.layers import BatchNorm2d, Conv2d, Dropout, Flatten, GlobalMaxPool2d, Linear, MaxPool2d, ReLU, Sequential
 from minidl.losses import MeanSquaredError, SoftmaxCrossEntropy
@@ -372,3 +372,14 @@ def test_masks_are_those_of_the_cpu(gpu):
     y, _ = Dropout(0.4).forward(x, train=True, key=Key(3))
     there, _ = Dropout(0.4).forward(gpu.asarray(x), train=True, key=Key(3))
     np.testing.assert_array_equal(there.get(), y)
+
+
+def test_kernels_of_the_cpu_refuse_arrays_of_a_gpu(stand_in):
+    x = stand_in.asarray(np.ones((1, 2, 2, 3), np.float32))
+    with (
+        settings(kernels="numba"),
+        pytest.raises(
+            ArgumentError, match="relu: kernels='numba' computes on the cpu, got arrays on cuda:0; use kernels='auto'"
+        ),
+    ):
+        ReLU()(x)
