@@ -25,9 +25,7 @@ struct Counting {
 template <typename real, int V>
 __global__ void avg_pool2d(const real* __restrict__ x, real* __restrict__ y, int C, Geometry g,
                            int above, int below, int before, int after) {
-    int n = blockIdx.x / g.OH, oh = blockIdx.x % g.OH;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int ow = at / (C / V), c = at % (C / V) * V;
+    auto [n, oh, ow, c] = place(g.OH, C, V);
     if (ow >= g.OW) return;
     wide<real> sum[V] = {};
     for (int i = 0; i < g.KH; i++) {
@@ -53,9 +51,7 @@ __global__ void avg_pool2d(const real* __restrict__ x, real* __restrict__ y, int
 template <typename real, int V>
 __global__ void avg_pool2d_gradient(const real* __restrict__ dy, real* __restrict__ dx, int C, Geometry g,
                                     int above, int below, int before, int after) {
-    int n = blockIdx.x / g.H, h = blockIdx.x % g.H;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int w = at / (C / V), c = at % (C / V) * V;
+    auto [n, h, w, c] = place(g.H, C, V);
     if (w >= g.W) return;
     Counting counting{g, above, below, before, after};
     wide<real> sum[V] = {};

@@ -6,9 +6,8 @@
 // of each row of a window.
 template <typename real, int V>
 __global__ void im2col(const real* __restrict__ x, real* __restrict__ cols, int C, int first, int pixel, Geometry g) {
-    int n = blockIdx.x / g.OH, oh = blockIdx.x % g.OH;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int row = g.KW * C, ow = at / (row / V), k = at % (row / V) * V;
+    int row = g.KW * C;
+    auto [n, oh, ow, k] = place(g.OH, row, V);
     if (ow >= g.OW) return;
     int w = ow * g.SW + k / C * g.DW - g.left;
     bool in_row = w >= 0 && w < g.W;
@@ -26,9 +25,7 @@ __global__ void im2col(const real* __restrict__ x, real* __restrict__ cols, int 
 // pixel, and adds up what the windows that see it hold of it.
 template <typename real, int V>
 __global__ void col2im(const real* __restrict__ cols, real* __restrict__ x, int C, int first, int pixel, Geometry g) {
-    int n = blockIdx.x / g.H, h = blockIdx.x % g.H;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int w = at / (C / V), c = at % (C / V) * V;
+    auto [n, h, w, c] = place(g.H, C, V);
     if (w >= g.W) return;
     wide<real> sum[V] = {};
     for (int i = 0; i < g.KH; i++) {

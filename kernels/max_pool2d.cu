@@ -5,9 +5,7 @@
 template <typename real, typename index, int V>
 __global__ void max_pool2d(const real* __restrict__ x, real* __restrict__ y, index* __restrict__ winners,
                            int C, Geometry g) {
-    int n = blockIdx.x / g.OH, oh = blockIdx.x % g.OH;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int ow = at / (C / V), c = at % (C / V) * V;
+    auto [n, oh, ow, c] = place(g.OH, C, V);
     if (ow >= g.OW) return;
     Pack<real, V> best;
     Pack<index, V> winner;
@@ -38,9 +36,7 @@ __global__ void max_pool2d(const real* __restrict__ x, real* __restrict__ y, ind
 template <typename real, typename index, int V>
 __global__ void max_pool2d_gradient(const real* __restrict__ dy, const index* __restrict__ winners,
                                     real* __restrict__ dx, int C, Geometry g) {
-    int n = blockIdx.x / g.H, h = blockIdx.x % g.H;
-    int at = blockIdx.y * blockDim.x + threadIdx.x;
-    int w = at / (C / V), c = at % (C / V) * V;
+    auto [n, h, w, c] = place(g.H, C, V);
     if (w >= g.W) return;
     wide<real> sum[V] = {};
     for (int i = 0; i < g.KH; i++) {

@@ -48,6 +48,16 @@ struct Geometry {
     int H, W, OH, OW, KH, KW, SH, SW, DH, DW, top, left;
 };
 
+// Where a thread of the grid `rows` (kernels/cuda.py) stands in images of H rows: at V channels, from c on, of pixel
+// (h, w). Beyond the end of a row, w is too large.
+struct Place {
+    int n, h, w, c;
+};
+__device__ __forceinline__ Place place(int H, int C, int V) {
+    int row = blockIdx.x, at = blockIdx.y * blockDim.x + threadIdx.x;
+    return {row / H, row % H, at / (C / V), at % (C / V) * V};
+}
+
 // Memory of a block: SHARED(float, tile, [32][33]) declares `float tile[32][33]`; DYNAMIC_SHARED(float, sums) declares
 // `float* sums`, as long as the launch says.
 #ifndef CUDA_SHIM
