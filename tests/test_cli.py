@@ -57,7 +57,7 @@ def test_train_eval_predict(minidl, tmp_path):
     assert lines[0] == "training lenet5 on digits: 2 epochs, batch 64, seed 0"
     pattern = (
         r"epoch  1/2  train: loss \d\.\d{3} top-1 +\d+\.\d%  test: loss \d\.\d{3} top-1 +\d+\.\d% top-5 +\d+\.\d%  "
-        r"[\d,]+ images/s, \d+% of the time waiting for them  eta \d+:\d\d"
+        r"[\d,]+ images/s, \d+% waiting for data  eta \d+:\d\d"
     )
     assert re.fullmatch(pattern, lines[1]), lines[1]
     top1 = re.fullmatch(r"test top-1 (.*)%, top-5 .*% after 2 epochs in \d+ s", lines[-3])[1]

@@ -94,7 +94,7 @@ class ConsoleReporter(Reporter):
             f"epoch {row['epoch']:2}/{trainer.config.epochs}  "
             f"train: loss {row['train_loss']:.3f} top-1 {row['train_top1']:6.1%}  "
             f"test: loss {row['test_loss']:.3f} top-1 {row['test_top1']:6.1%} top-5 {row['test_top5']:6.1%}  "
-            f"{row['images_per_s']:,.0f} images/s, {row['waiting']:.0%} of the time waiting for them  "
+            f"{row['images_per_s']:,.0f} images/s, {row['waiting']:.0%} waiting for data  "
             f"eta {self._eta(trainer)}{skipped}"
         )
 
