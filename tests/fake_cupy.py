@@ -23,8 +23,8 @@ import minidl
 from minidl.kernels import cuda
 
 FUNCTIONS = """
-    abs arange ascontiguousarray broadcast_to concatenate exp full isfinite isnan log maximum ones pad sqrt stack
-    take_along_axis tanh where zeros zeros_like empty asarray
+    abs arange ascontiguousarray broadcast_to concatenate exp full isfinite isnan log maximum minimum ones pad sqrt
+    stack take_along_axis tanh where zeros zeros_like empty asarray
 """.split()  # noqa: SIM905
 CONSTANTS = "float32 float64 finfo inf int64 uint64".split()  # noqa: SIM905
 METHODS = "all any argmax astype copy max mean min ravel reshape sum swapaxes view".split()  # noqa: SIM905
@@ -65,6 +65,11 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         event.synchronize()
 
+    def synchronize(self) -> None:
+        while self.work:
+            target, values = self.work.pop(0)
+            target[...] = values
+
 
 class Event:
     """A place in the work of a stream."""
@@ -76,9 +81,8 @@ class Event:
         self.stream = stream
 
     def synchronize(self) -> None:
-        while self.stream and self.stream.work:
-            target, values = self.stream.work.pop(0)
-            target[...] = values
+        if self.stream:
+            self.stream.synchronize()
 
 
 class OutOfMemoryError(MemoryError):
@@ -208,6 +212,12 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     return ndarray(array)
 
 
+def where(condition: Any, x: Any, y: Any) -> ndarray:
+    """Of bfloat16 it makes float32, the next dtype that it knows."""
+    found = on_device(np.where)(condition, x, y)
+    return found.astype(np.float32) if found.dtype.name == "bfloat16" else found
+
+
 def _fill_in() -> None:
     for name in METHODS:
         setattr(ndarray, name, on_device(getattr(np.ndarray, name)))
@@ -244,6 +254,7 @@ def module() -> ModuleType:
         ndarray=ndarray,
         asarray=asarray,
         empty=empty,
+        where=where,
         linalg=SimpleNamespace(norm=on_device(np.linalg.norm)),
         cuda=SimpleNamespace(
             Device=Device,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from minidl import Key, cli, gradcheck, settings
-from minidl.arrays import device_of, to_device, to_host
+from minidl.arrays import device_of, float_dtype, to_device, to_host
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.devices import using
 from minidl.errors import ArgumentError, DeviceError, DeviceMemoryError, NonFiniteError
@@ -91,6 +91,23 @@ def test_it_computes(stand_in):
     x.reshape(-1)[0] = 7
     assert x is before and x.get().tolist() == [[7, 2, 3], [4, 5, 6]]
     assert stand_in.maximum(x, 4, out=x) is x and float(x.min()) == 4
+
+
+# --- half precision -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("line", LAYERS)
+def test_half_precision_stays_half(line, dtype, gpu):
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed, so there is no bfloat16")
+    make, shape = LAYERS[line]
+    with using("cuda:1"):
+        layer = make().to("cuda:1", dtype)
+        x = to_device(np.random.default_rng(0).standard_normal(shape).astype(float_dtype(dtype)), "cuda:1")
+        y, cache = layer.forward(x, train=True, key=Key(0))
+        dx = layer.backward(y, cache)
+    found = {"y": y, "dx": dx} | {name: p.grad for name, p in layer.parameters().items()}
+    assert {name: array.dtype.name for name, array in found.items()} == dict.fromkeys(found, dtype)
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------

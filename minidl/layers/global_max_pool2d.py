@@ -36,7 +36,7 @@ class GlobalMaxPool2d(Layer):
         xp = array_module(dy)
         won = xp.arange(H * W)[None, :, None] == winners[:, None]
         dx: NHWC = xp.where(won, dy.reshape(N, 1, C), dy.dtype.type(0)).reshape(N, H, W, C)
-        return dx
+        return dx.astype(dy.dtype, copy=False)  # CuPy's where gives float32 for bfloat16
 
     def output_shape(self, shape: Shape) -> Shape:
         """See `Layer.output_shape`."""

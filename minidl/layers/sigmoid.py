@@ -20,7 +20,7 @@ class Sigmoid(Layer):
         """See `Layer.forward`."""
         xp = array_module(self.check(x))
         small = xp.exp(-xp.abs(x))
-        y = xp.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+        y = xp.exp(xp.minimum(x, 0)) / (1 + small)
         return y, y if train else None
 
     def backward(self, dy: Array, cache: Array, *, input_gradient: bool = True) -> Array | None:
