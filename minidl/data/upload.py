@@ -35,14 +35,17 @@ def upload(batches: Generator[Batch, None, None], device: str) -> Generator[Batc
         stream = cupy.cuda.Stream(non_blocking=True)
         slots = cycle((_Slot(stream), _Slot(stream)))
         ahead: tuple[_Slot, Batch] | None = None
-        for batch in batches:
-            slot = next(slots)
-            sent = slot, replace(batch, images=slot.send(batch.images))
+        try:
+            for batch in batches:
+                slot = next(slots)
+                sent = slot, replace(batch, images=slot.send(batch.images))
+                if ahead:
+                    yield from _handed_out(*ahead)
+                ahead = sent
             if ahead:
                 yield from _handed_out(*ahead)
-            ahead = sent
-        if ahead:
-            yield from _handed_out(*ahead)
+        finally:
+            stream.synchronize()  # else the last copy might write into memory that by then belongs to others
 
 
 def _handed_out(slot: _Slot, batch: Batch) -> Iterator[Batch]:

@@ -43,6 +43,10 @@ class Stream:
         if event.stream and event.stream is not self:
             event.stream.drain()
 
+    def synchronize(self):
+        self.events.append("synchronize")
+        self.drain()
+
     def drain(self):
         for target, host in self.queue:
             target[...] = host
@@ -111,6 +115,15 @@ def test_closing_closes_the_source(streams):
     uploaded.close()
     with pytest.raises(StopIteration):
         next(source)
+
+
+def test_no_copy_outlives_its_memory(streams):
+    uploaded = upload(batches(4, 4, 4), "cuda:0")
+    next(uploaded)
+    (copies,) = streams.made
+    assert "synchronize" not in copies.events
+    uploaded.close()
+    assert copies.events[-1] == "synchronize"
 
 
 def test_no_batch(streams):
