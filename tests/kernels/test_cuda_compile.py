@@ -81,17 +81,22 @@ def test_every_kernel_is_declared_where_it_can_be_found():
 @pytest.mark.skipif(cuda_shim.cuda_headers() is None, reason="NVIDIA's headers are not installed")
 @pytest.mark.parametrize("stem", STEMS)
 def test_nvrtc_compiles_it(stem):
-    """As CuPy compiles it, with none of the headers that nvcc includes by itself."""
-    nvrtc = pytest.importorskip("cupy", reason="CuPy is not installed").cuda.nvrtc
+    """As CuPy compiles it: with its headers, none of those that nvcc includes by itself, and options of its own, by one
+    of which denormal numbers of float32 are 0.
+    """
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    nvrtc, options = cupy.cuda.nvrtc, cupy._core.core.assemble_cupy_compiler_options(cuda.OPTIONS)
+    options += ("-ftz=true", "--gpu-architecture=sm_90", "--device-as-default-execution-space")
     names = [k.spelled(i) for k in cuda.Source(stem).kernels.values() for i in k.instances()]
     made = nvrtc.createProgram(cuda.source(stem), f"{stem}.cu", (), ())
     for name in names:
         nvrtc.addNameExpression(made, name)
     try:
-        nvrtc.compileProgram(made, (*cuda.OPTIONS, "--gpu-architecture=sm_90", f"-I{cuda_shim.cuda_headers()}"))
+        nvrtc.compileProgram(made, options)
     except Exception as error:
         raise AssertionError(nvrtc.getProgramLog(made)) from error
     assert nvrtc.getCUBIN(made)
+    assert len({nvrtc.getLoweredName(made, name) for name in names}) == len(names)
 
 
 def test_an_error_shows_its_line():
