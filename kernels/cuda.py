@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from minidl.arrays import Array, DTypeLike, array_module, dtype_name, is_array
+from minidl.arrays import Array, DTypeLike, array_module, dtype_name, is_array, is_half
 from minidl.errors import ArgumentError, DTypeError, KernelError, MinidlError, told
 from minidl.window import Window
 
@@ -435,6 +435,9 @@ class CuPy:
         """See `Backend.matmul`."""
         from cupy._core import _routines_linalg as linalg
 
+        if out.size == 1 and is_half(out):  # a single number is no product of cuBLAS: CuPy would round each term
+            out[...] = array_module(out).matmul(a.astype(np.float32), b.astype(np.float32))
+            return
         before = linalg.get_compute_type(out.dtype)
         if tf32 and out.dtype == np.float32:
             linalg.set_compute_type(out.dtype, linalg.COMPUTE_TYPE_TF32)
