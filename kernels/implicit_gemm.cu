@@ -57,7 +57,13 @@ struct Axis { int positions, stride, taps, step, start, size; };
 // that it becomes.
 struct alignas(16) Line { int image, h, w, to; };
 
-// --- operands: where V numbers of a line come from, or null for zeros; `at` is called for the lines in order ---------
+// --- operands: `at`, called for the lines in order, tells where V numbers of a line come from ------------------------
+
+// Numbers in global memory, or zeros, and then no one reads there.
+template <typename real> struct Source {
+    const real* from;
+    bool there;
+};
 
 // What each position sees: K = (u, v, c), with `channels` of the C channels.
 template <typename real, bool LARGE, int V> struct Seen {
@@ -71,11 +77,12 @@ template <typename real, bool LARGE, int V> struct Seen {
     __device__ Seen(const real* from, const Line* lines, const Axis& rows, const Axis& columns, int C, int channels)
         : origin(from), lines(lines), rows(rows), columns(columns), C(C), channels(channels),
           k(Part<real, true, LARGE, V>::column(), columns.taps, channels), step(DEPTH<real>, columns.taps, channels) {}
-    __device__ const real* at(int line) const {
+    __device__ Source<real> at(int line) const {
         Line seen = lines[line];
         int h = seen.h + k.a * rows.step, w = seen.w + k.b * columns.step;
         bool inside = k.a < rows.taps && 0 <= h && h < rows.size && 0 <= w && w < columns.size;
-        return inside ? origin + (long long)(seen.image + h * columns.size + w) * C + k.c : nullptr;
+        int pixel = inside ? seen.image + h * columns.size + w : 0;
+        return {origin + (long long)pixel * C + k.c, inside};
     }
     __device__ void advance() { k.add(step, columns.taps, channels); }
 };
@@ -87,10 +94,10 @@ template <typename real, bool LARGE, int V> struct Turned {
     int taps, first, i_step, j_step, inputs, c, O;
     const Digits& k;  // which the other operand moves on
 
-    __device__ const real* at(int line) const {
+    __device__ Source<real> at(int line) const {
         bool inside = k.a < taps && c + line < inputs;
-        long long tap = first + k.a * i_step + k.b * j_step;
-        return inside ? origin + (tap * inputs + c + line) * O + k.c : nullptr;
+        int filter = inside ? (first + k.a * i_step + k.b * j_step) * inputs + c + line : 0;
+        return {origin + (long long)filter * O + k.c, inside};
     }
     __device__ void advance() {}
 };
@@ -102,9 +109,7 @@ template <typename real, bool LARGE, int V> struct Matrix {
     int lines, O;
     bool inside;
 
-    __device__ const real* at(int line) const {
-        return inside && line < lines ? origin + (long long)line * O : nullptr;
-    }
+    __device__ Source<real> at(int line) const { return {origin + (long long)line * O, inside && line < lines}; }
     __device__ void advance() { origin += (long long)DEPTH<real> * O, lines -= DEPTH<real>; }
 };
 
@@ -116,12 +121,12 @@ template <typename real, bool LARGE, int V> struct Columns {
     const Geometry& g;
     Digits p, step;
 
-    __device__ const real* at(int) {
+    __device__ Source<real> at(int) {
         int down = p.b * g.SH + h, right = p.c * g.SW + w;
         bool inside = left > 0 && 0 <= down && down < g.H && 0 <= right && right < g.W;
-        const real* from = origin + ((long long)(p.a * g.H + down) * g.W + right) * C;
+        int pixel = inside ? (p.a * g.H + down) * g.W + right : 0;
         p.add(step, g.OH, g.OW), left -= Part<real, false, LARGE, V>::STEP;
-        return inside ? from : nullptr;
+        return {origin + (long long)pixel * C, inside};
     }
     __device__ void advance() {}
 };
@@ -135,8 +140,8 @@ __device__ __forceinline__ void copy_tile(real* tile, Operand& operand) {
 #pragma unroll 4
     for (int l = 0; l < Whole::LINES; l += Mine::STEP) {
         int line = Mine::line() + l;
-        const real* from = operand.at(line);
-        copy_async<V>(tile + line * Whole::LD + Mine::column(), from ? from : operand.origin, !from);
+        Source<real> source = operand.at(line);
+        copy_async<V>(tile + line * Whole::LD + Mine::column(), source.from, !source.there);
     }
 }
 
@@ -166,15 +171,14 @@ __device__ __forceinline__ void multiply(OfA& a, OfB& b, int steps, real* tiles,
         for (int k = 0; k < DEPTH<real>; k += 32 / sizeof(real)) {
             unsigned from_a[M][4], from_b[2][4];
 #pragma unroll
-            for (int m = 0; m < M; m++) fragment<OfA::ALONG_K, A::LD>(from_a[m], pair, row + 16 * m, k);
+            for (int m = 0; m < M; m++) fragment<true, OfA::ALONG_K, A::LD>(from_a[m], pair, row + 16 * m, k);
 #pragma unroll
-            for (int n = 0; n < 2; n++) fragment<OfB::ALONG_K, B::LD>(from_b[n], pair + SIZE_A, column + 16 * n, k);
+            for (int n = 0; n < 2; n++)
+                fragment<false, OfB::ALONG_K, B::LD>(from_b[n], pair + SIZE_A, column + 16 * n, k);
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
-                unsigned words[2] = {from_b[n / 2][n % 2], from_b[n / 2][n % 2 + 2]};
+            for (int n = 0; n < 4; n++)
 #pragma unroll
-                for (int m = 0; m < M; m++) mma<real>(sums[m][n], from_a[m], words);
-            }
+                for (int m = 0; m < M; m++) mma<real>(sums[m][n], from_a[m], from_b[n / 2] + n % 2 * 2);
         }
     }
 }

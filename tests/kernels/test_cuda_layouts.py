@@ -91,21 +91,22 @@ def test_ldmatrix(transposed, loaded):
 @pytest.mark.parametrize("along_k", [True, False])
 @pytest.mark.parametrize("real", DTYPES)
 def test_fragments(real, along_k):
-    """16 rows of A, or twice 8 columns of B, out of the middle of a tile."""
+    """16 rows of A, and twice 8 columns of B, out of the middle of a tile."""
     (K, in_a, in_b), edge = of_products(real), 16
     lines, width = (48, 2 * K) if along_k else (2 * K, 48)
     padded = width + 16 // np.dtype(DTYPES[real]).itemsize
     numbers = np.arange(lines * padded, dtype=np.float32 if real == "float" else np.uint16)
     tile = numbers.view(DTYPES[real]).reshape(lines, padded)
-    words = np.zeros((32, 4), np.uint32)
-    kernel = f"""__global__ void f(const {real}* numbers, unsigned (*words)[4]) {{
+    of_a, of_b = np.zeros((2, 32, 4), np.uint32)
+    kernel = f"""__global__ void f(const {real}* numbers, unsigned (*of_a)[4], unsigned (*of_b)[4]) {{
         SHARED({real}, tile, [{lines} * {padded}]);
         for (int i = lane(); i < {lines} * {padded}; i += 32) tile[i] = numbers[i];
         __syncwarp();
-        fragment<{str(along_k).lower()}, {padded}>(words[lane()], tile, {edge}, {K});
+        constexpr bool ALONG_K = {str(along_k).lower()};
+        fragment<true, ALONG_K, {padded}>(of_a[lane()], tile, {edge}, {K});
+        fragment<false, ALONG_K, {padded}>(of_b[lane()], tile, {edge}, {K});
     }}"""
-    run(kernel, tile, words)
+    run(kernel, tile, of_a, of_b)
     operand = (tile if along_k else tile.T)[edge : edge + 16, K : 2 * K]
-    np.testing.assert_array_equal(words, held(operand, in_a))
-    for n in range(2):
-        np.testing.assert_array_equal(words[:, [n, n + 2]], held(operand[8 * n : 8 * n + 8], in_b))
+    np.testing.assert_array_equal(of_a, held(operand, in_a))
+    np.testing.assert_array_equal(of_b, np.hstack([held(columns, in_b) for columns in (operand[:8], operand[8:])]))
