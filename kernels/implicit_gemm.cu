@@ -59,7 +59,7 @@ struct alignas(16) Line { int image, h, w, to; };
 
 // --- operands: `at`, called for the lines in order, tells where V numbers of a line come from ------------------------
 
-// Numbers in global memory, or zeros, and then no one reads there.
+// Where V numbers lie in global memory; or zeros, if they are not there: then nobody reads at that address.
 template <typename real> struct Source {
     const real* from;
     bool there;

@@ -47,13 +47,13 @@ template <typename real> void mma(float (&d)[4], const unsigned (&a)[4], const u
     }
 }
 #else
-#define MMA(type, shape, kind)                                                                           \
-    template <> __device__ __forceinline__ void mma<type>(float (&d)[4], const unsigned (&a)[4],         \
-                                                          const unsigned* b) {                           \
-        asm volatile("mma.sync.aligned." shape ".row.col.f32." kind "." kind ".f32 "                              \
-            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                            \
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                         \
+#define MMA(type, shape, kind)                                                                                     \
+    template <>                                                                                                    \
+    __device__ __forceinline__ void mma<type>(float (&d)[4], const unsigned (&a)[4], const unsigned* b) {          \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." kind "." kind ".f32 "                               \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
     }
 template <typename real> __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned* b);
 MMA(__half, "m16n8k16", "f16")
