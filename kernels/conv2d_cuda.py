@@ -4,7 +4,8 @@
 implicit_gemm.py) does the same on tensor cores without columns in memory, in half precision and, where
 `settings(tf32=True)` allows it, for float32.
 
-"auto" takes the latter where it fits and channels come in groups of 16 bytes, as otherwise it reads them one by one.
+"auto" takes the latter where it fits and channels come in groups of 16 bytes, or do once the strides are channels too,
+as otherwise it reads them one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from minidl.arrays import NHWC, Array
 from minidl.errors import ArgumentError
 from minidl.kernels import im2col_cuda, implicit_gemm
-from minidl.kernels.cuda import VECTOR, products_in
+from minidl.kernels.cuda import products_in
 from minidl.kernels.geometry import Problem
 from minidl.kernels.im2col_cuda import col2im, im2col
 from minidl.window import Window
@@ -77,8 +78,7 @@ def _chosen(algorithm: str, x: Array, problem: Problem, tf32: bool) -> Any:
     obstacle = implicit_gemm.obstacle(x.dtype, problem, tf32)
     if algorithm == "implicit" and obstacle:
         raise ArgumentError(f"conv2d='implicit': {obstacle}; take 'auto' or 'im2col'")
-    (_, _, channels, O), groups = problem.weight_shape, problem.groups
-    in_vectors = channels * x.itemsize % VECTOR == O // groups * x.itemsize % VECTOR == 0
-    if algorithm == "implicit" or (algorithm == "auto" and in_vectors and not obstacle):
-        return implicit_gemm
-    return im2col_cuda
+    fits = not obstacle and (
+        implicit_gemm.in_vectors(problem, x.itemsize) or implicit_gemm.regroups(problem, x.itemsize)
+    )
+    return implicit_gemm if algorithm == "implicit" or (algorithm == "auto" and fits) else im2col_cuda

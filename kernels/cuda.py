@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from minidl.arrays import Array, DTypeLike, array_module, is_array
+from minidl.arrays import Array, DTypeLike, array_module, dtype_name, is_array
 from minidl.errors import ArgumentError, DTypeError, KernelError, MinidlError, told
 from minidl.window import Window
 
@@ -135,7 +135,7 @@ class Instance:
                 f"{parameter.name}: expected an array where the kernel computes, got {told(value)}; "
                 "move it with to_device"
             )
-        if value.dtype != dtype and value.dtype.name != dtype:
+        if dtype_name(value.dtype) != dtype:
             raise self._error(f"{parameter.name}: expected {dtype}, got {value.dtype.name}", DTypeError)
         if not value.flags.c_contiguous:
             raise self._error(f"{parameter.name}: expected a contiguous array, got strides {value.strides}")
@@ -330,6 +330,7 @@ def rows_of(C: int, N: int, V: int) -> tuple[Grid, Grid]:
     return (-(-N // together),), (threads, together)
 
 
+@cache
 def geometry(window: Window, H: int, W: int) -> Any:
     """A window over images of H×W pixels as the struct Geometry."""
     (top, _), (left, _) = window.padding

@@ -1,6 +1,8 @@
 """Convolution on tensor cores: kernels/implicit_gemm.cu, whose matrix product finds im2col's columns where they lie.
 
-Halves are multiplied as they are, floats rounded to 11 bits (TF32); sums are floats. What it computes is a function of
+Halves are multiplied as they are, floats rounded to 11 bits (TF32); sums are floats. Threads copy 16 bytes at a time
+where channels come in such groups; a strided convolution where they do not, as AlexNet's conv1 over three, is regrouped
+into one where they do (kernels/space_to_depth.py). What it computes is a function of
 the arguments alone: the weight gradient's partial sums, too, are made and added in an order that their shapes give.
 """
 
@@ -11,8 +13,10 @@ from math import gcd
 import numpy as np
 
 from minidl.arrays import NHWC, Array, DTypeLike
-from minidl.kernels.cuda import Source, blocks, empty, geometry, vector
+from minidl.kernels.cuda import VECTOR, Source, blocks, empty, geometry, vector
 from minidl.kernels.geometry import Problem
+from minidl.kernels.im2col_cuda import col2im, im2col
+from minidl.kernels.space_to_depth import applies, filters, filters_adjoint, regrouped, squares, squares_adjoint
 from minidl.window import Window
 
 CUDA = Source("implicit_gemm")
@@ -44,8 +48,25 @@ def obstacle(dtype: DTypeLike, problem: Problem, tf32: bool = False) -> str | No
     return None
 
 
+def in_vectors(problem: Problem, itemsize: int) -> bool:
+    """Whether channels come in groups of 16 bytes."""
+    (_, _, channels, O), groups = problem.weight_shape, problem.groups
+    return channels * itemsize % VECTOR == 0 and O // groups * itemsize % VECTOR == 0
+
+
+def regroups(problem: Problem, itemsize: int) -> bool:
+    """Whether channels come in groups of 16 bytes only where strides become channels.
+
+    >>> regroups(Problem((1, 227, 227, 3), (11, 11, 3, 96), Window.of(11, stride=4), 1), itemsize=2)
+    True
+    """
+    return applies(problem) and not in_vectors(problem, itemsize) and in_vectors(regrouped(problem), itemsize)
+
+
 def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, relu: bool = False) -> NHWC:
     """See `minidl.ops.conv2d.conv2d`."""
+    if regroups(problem, x.itemsize):
+        return conv2d(squares(x, problem, im2col), filters(weight, problem), bias, regrouped(problem), relu)
     (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = weight.shape[3]
     y = empty(problem.y_shape, x.dtype, x)
@@ -58,6 +79,9 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, relu: b
 
 def conv2d_input_gradient(dy: NHWC, weight: Array, problem: Problem) -> NHWC:
     """See `minidl.ops.conv2d.conv2d_input_gradient`."""
+    if regroups(problem, dy.itemsize):
+        dx = conv2d_input_gradient(dy, filters(weight, problem), regrouped(problem))
+        return squares_adjoint(dx, problem, col2im)
     (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = weight.shape[3]
     dx = empty(problem.x_shape, dy.dtype, dy)
@@ -73,6 +97,9 @@ def conv2d_weight_gradient(x: NHWC, dy: NHWC, problem: Problem) -> Array:
     """See `minidl.ops.conv2d.conv2d_weight_gradient`. Where there are few weights, several blocks share the positions
     among them.
     """
+    if regroups(problem, x.itemsize):
+        dweight = conv2d_weight_gradient(squares(x, problem, im2col), dy, regrouped(problem))
+        return filters_adjoint(dweight, problem)
     (N, H, W, C), window, groups = problem.x_shape, problem.window, problem.groups
     O = dy.shape[3]
     dweight = empty(problem.weight_shape, x.dtype, x)

@@ -4,17 +4,28 @@
     w'[a, b, (i, j, c), o]     = weight[a·s + i, b·s + j, c, o],                        0 beyond its K×K pixels
     y[n, oh, ow, o]            = Σ_{a,b,k} w'[a, b, k, o] · x'[n, oh + a, ow + b, k]
 
-AlexNet's conv1, 11×11 pixels with stride 4 over 3 channels, becomes 3×3 pixels over 48 channels.
+AlexNet's conv1, 11×11 pixels with stride 4 over 3 channels, becomes 3×3 pixels over 48 channels. Squares are what
+im2col lays out for a window of s×s pixels and stride s, so the functions are given that of the device at hand.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
-from minidl.arrays import NHWC, Array
+from minidl.arrays import NHWC, Array, array_module
 from minidl.kernels.geometry import Problem
-from minidl.kernels.im2col import col2im, im2col
 from minidl.window import Window
+
+
+def applies(problem: Problem) -> bool:
+    """Whether the convolution has a stride to regroup by, and nothing that stands in the way.
+
+    >>> applies(Problem((1, 227, 227, 3), (11, 11, 3, 96), Window.of(11, stride=4), 1))
+    True
+    """
+    (KH, KW), (SH, SW) = problem.window.kernel, problem.window.stride
+    square = KH == KW and SH == SW and problem.window.dilation == (1, 1)
+    return square and problem.groups == 1 and 1 < SH <= KH
 
 
 def regrouped(problem: Problem) -> Problem:
@@ -30,12 +41,14 @@ def regrouped(problem: Problem) -> Problem:
     return Problem((N, OH + r - 1, OW + r - 1, s * s * C), (r, r, s * s * C, O), Window.of(r), 1)
 
 
-def squares(x: NHWC, problem: Problem) -> NHWC:
+def squares(x: NHWC, problem: Problem, im2col: Callable[[NHWC, Window], Array]) -> NHWC:
     """x' of x."""
     return im2col(x, _squares(problem)).reshape(regrouped(problem).x_shape)
 
 
-def squares_adjoint(dx: NHWC, problem: Problem) -> NHWC:
+def squares_adjoint(
+    dx: NHWC, problem: Problem, col2im: Callable[[Array, tuple[int, int, int, int], Window], NHWC]
+) -> NHWC:
     """The gradient of x from that of x'."""
     window = _squares(problem)
     s = window.kernel[0]
@@ -56,9 +69,10 @@ def filters(weight: Array, problem: Problem) -> Array:
     """w' of weight."""
     K, s, r = problem.window.kernel[0], problem.window.stride[0], problem.taps
     _, _, C, O = weight.shape
-    padded = np.zeros((r * s, r * s, C, O), weight.dtype)
+    xp = array_module(weight)
+    padded = xp.zeros((r * s, r * s, C, O), weight.dtype)
     padded[:K, :K] = weight
-    regrouped = np.empty((r, r, s * s * C, O), weight.dtype)
+    regrouped: Array = xp.empty((r, r, s * s * C, O), weight.dtype)  # no view of another, so that it can be frozen
     regrouped.reshape(r, r, s, s, C, O)[...] = padded.reshape(r, s, r, s, C, O).swapaxes(1, 2)
     return regrouped
 
@@ -68,4 +82,5 @@ def filters_adjoint(dweight: Array, problem: Problem) -> Array:
     s, r = problem.window.stride[0], problem.taps
     K, _, C, O = problem.weight_shape
     padded = dweight.reshape(r, r, s, s, C, O).swapaxes(1, 2).reshape(r * s, r * s, C, O)
-    return np.ascontiguousarray(padded[:K, :K])
+    dense: Array = array_module(dweight).ascontiguousarray(padded[:K, :K])
+    return dense

@@ -43,7 +43,7 @@ from minidl.kernels import im2col
 from minidl.kernels.compiled import compiled_with, product_with
 from minidl.kernels.frozen import once
 from minidl.kernels.geometry import Problem
-from minidl.kernels.space_to_depth import filters, filters_adjoint, regrouped, squares, squares_adjoint
+from minidl.kernels.space_to_depth import applies, filters, filters_adjoint, regrouped, squares, squares_adjoint
 from minidl.kernels.threads import num_threads, split, split_products
 from minidl.kernels.toom_cook import matrices
 from minidl.window import Window
@@ -90,7 +90,7 @@ def obstacle(problem: Problem) -> str | None:
         return f"expected a square kernel of at most {LARGEST_KERNEL} strides"
     if max(map(max, window.padding)) >= KH:
         return "expected less padding than the kernel"
-    if window.stride != (1, 1) and (problem.groups > 1 or window.stride[0] > KH):
+    if window.stride != (1, 1) and not applies(problem):
         return "expected one group and a kernel of at least a stride"
     return None
 
@@ -118,7 +118,7 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, problem: Problem, m: int,
     """See `minidl.ops.conv2d.conv2d`; m×m outputs a tile."""
     if problem.window.stride != (1, 1):
         weight = once(weight, "regrouped", lambda: filters(weight, problem))
-        return conv2d(squares(x, problem), weight, bias, regrouped(problem), m, relu)
+        return conv2d(squares(x, problem, im2col.im2col), weight, bias, regrouped(problem), m, relu)
     y = np.empty(problem.y_shape, x.dtype)
     U = once(weight, m, lambda: _transformed(np.require(weight, requirements="W"), m))
     _convolve(x, np.split(U, problem.groups, axis=2), bias, y, _corner(problem.window), m, relu)
@@ -129,7 +129,7 @@ def conv2d_input_gradient(dy: NHWC, weight: Array, problem: Problem, m: int) -> 
     """See `minidl.ops.conv2d.conv2d_input_gradient`: the convolution of dy with the filters turned around."""
     if problem.window.stride != (1, 1):
         dx = conv2d_input_gradient(dy, filters(weight, problem), regrouped(problem), m)
-        return squares_adjoint(dx, problem)
+        return squares_adjoint(dx, problem, im2col.col2im)
     dx = np.empty(problem.x_shape, dy.dtype)
     turned = np.ascontiguousarray(weight[::-1, ::-1])
     U = [U.transpose(0, 2, 1) for U in np.split(_transformed(turned, m), problem.groups, axis=2)]
@@ -143,7 +143,8 @@ def conv2d_weight_gradient(x: NHWC, dy: NHWC, problem: Problem, m: int) -> Array
     tiles, so the last bits depend on their number.
     """
     if problem.window.stride != (1, 1):
-        return filters_adjoint(conv2d_weight_gradient(squares(x, problem), dy, regrouped(problem), m), problem)
+        seen = squares(x, problem, im2col.im2col)
+        return filters_adjoint(conv2d_weight_gradient(seen, dy, regrouped(problem), m), problem)
     (r, _, C, O), groups = problem.weight_shape, problem.groups
     t, tiles = m + r - 1, _tiles(dy.shape, m)
     shares = min(-(-num_threads() // groups), -(-tiles // FEW))

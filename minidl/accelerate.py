@@ -18,6 +18,8 @@ from functools import cache, update_wrapper
 from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+import numpy as np
+
 from minidl.arrays import array_module, device_of, is_array, is_half
 from minidl.errors import ArgumentError, DeviceError, UnknownNameError
 
@@ -163,7 +165,9 @@ def _on_gpu(kernel: Callable[..., Any] | None) -> bool:
 
 
 def _contiguous(value: Any) -> Any:
-    return array_module(value).asarray(value, order="C") if is_array(value) else value
+    if not is_array(value) or (value.flags.c_contiguous and type(value) is not np.memmap):
+        return value
+    return array_module(value).asarray(value, order="C")
 
 
 def _kernel_for(stem: str, name: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:

@@ -7,6 +7,7 @@ gets as `xp`, so that one text runs on both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -24,19 +25,19 @@ FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")
 
 
-def is_array(x: object) -> bool:
+def is_array(x: Any) -> bool:
     """Whether x is a plain NumPy or CuPy array: not np.matrix, whose * is another, and no masked array, whose mask a
     kernel would not see.
 
     >>> is_array(np.zeros(3)), is_array(np.ma.zeros(3)), is_array([0.0])
     (True, False, False)
     """
-    return type(x) in (np.ndarray, np.memmap) or type(x).__module__.partition(".")[0] == "cupy"
+    return _holds_arrays(type(x))  # type: ignore[arg-type]
 
 
 def has_float_dtype(x: Array) -> bool:
     """Whether the engine computes in the array's dtype: one of FLOATS and HALVES, in the byte order of the machine."""
-    return x.dtype.name in FLOATS + HALVES and x.dtype.isnative
+    return dtype_name(x.dtype) in FLOATS + HALVES and x.dtype.isnative
 
 
 def is_half(x: object) -> bool:
@@ -45,7 +46,24 @@ def is_half(x: object) -> bool:
     >>> is_half(np.ones(3, np.float16)), is_half(np.ones(3))
     (True, False)
     """
-    return is_array(x) and x.dtype.itemsize == 2 and x.dtype.name in HALVES  # type: ignore[attr-defined]
+    return is_array(x) and dtype_name(x.dtype) in HALVES  # type: ignore[attr-defined]
+
+
+# What is asked of every array many times a step is remembered: a GPU waits for Python.
+@cache
+def _holds_arrays(kind: type) -> bool:
+    return kind in (np.ndarray, np.memmap) or _is_cupy(kind)
+
+
+@cache
+def _is_cupy(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "cupy"
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """NumPy's name of a dtype."""
+    return dtype.name
 
 
 def as_array(name: str, values: Any, like: Array) -> Array:
@@ -78,15 +96,13 @@ def require_device(name: str, x: Any, like: Array) -> None:
         )
 
 
-def array_module(x: object) -> Any:
+def array_module(x: Any) -> Any:
     """The library that holds x: `numpy`, or `cupy` for an array on a GPU.
 
     >>> array_module(np.zeros(3)).__name__
     'numpy'
     """
-    if isinstance(x, np.ndarray) or type(x).__module__.partition(".")[0] != "cupy":
-        return np
-    return cupy_module()
+    return cupy_module() if _is_cupy(type(x)) else np  # type: ignore[arg-type]
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:

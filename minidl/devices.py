@@ -94,15 +94,15 @@ def device_name(device: str) -> str:
 
 def gpu_problem() -> str | None:
     """Why no GPU can be used, and what would help, in one line; None where one can."""
-    driver = driver_cuda()
     try:
         cupy = cupy_module()
     except Exception as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
         problem = "is not installed" if absent else f"cannot be imported ({first_line(error)})"
-        return f"CuPy {problem}; {_cure(driver)}"
+        return f"CuPy {problem}; {_cure(driver_cuda())}"
     if cupy.is_available():
         return None
+    driver = driver_cuda()
     built = int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
     found = f"CuPy {cupy.__version__} for CUDA {built} is installed"
     if driver is None:

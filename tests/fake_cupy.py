@@ -23,11 +23,11 @@ import minidl
 from minidl.kernels import cuda
 
 FUNCTIONS = """
-    abs arange broadcast_to concatenate exp full isfinite isnan log maximum ones pad sqrt stack take_along_axis tanh
-    where zeros zeros_like empty asarray
+    abs arange ascontiguousarray broadcast_to concatenate exp full isfinite isnan log maximum ones pad sqrt stack
+    take_along_axis tanh where zeros zeros_like empty asarray
 """.split()  # noqa: SIM905
 CONSTANTS = "float32 float64 finfo inf int64 uint64".split()  # noqa: SIM905
-METHODS = "all any argmax astype copy max mean min ravel reshape sum view".split()  # noqa: SIM905
+METHODS = "all any argmax astype copy max mean min ravel reshape sum swapaxes view".split()  # noqa: SIM905
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides".split()  # noqa: SIM905
 OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()  # noqa: SIM905
 COMPARISONS = "lt le eq ne gt ge".split()  # noqa: SIM905

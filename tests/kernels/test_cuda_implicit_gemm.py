@@ -23,6 +23,7 @@ CASES = {
     "groups": ((2, 9, 7, 32), 48, 2, UNEVEN),
     "number by number": ((2, 9, 7, 10), 14, 2, UNEVEN),
     "11×11, stride 4": ((1, 31, 27, 3), 5, 1, Window.of(11, stride=4)),
+    "regrouped": ((2, 22, 27, 3), 8, 1, Window.of(11, stride=4, padding=((2, 0), (1, 3)))),
     "dilation and stride share a factor": (
         (1, 13, 12, 8),
         16,
