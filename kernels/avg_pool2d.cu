@@ -51,25 +51,21 @@ __global__ void avg_pool2d(const real* __restrict__ x, real* __restrict__ y, int
 template <typename real, int V>
 __global__ void avg_pool2d_gradient(const real* __restrict__ dy, real* __restrict__ dx, int C, Geometry g,
                                     int above, int below, int before, int after) {
-    auto [n, h, w, c] = place(g.H, C, V);
-    if (w >= g.W) return;
+    Place p = place(g.H, C, V);
+    if (p.w >= g.W) return;
     Counting counting{g, above, below, before, after};
     wide<real> sum[V] = {};
-    for (int i = 0; i < g.KH; i++) {
-        int down = h + g.top - i * g.DH, oh = down / g.SH;
-        if (down < 0 || down % g.SH || oh >= g.OH) continue;
+    each_window(p.h + g.top, g.OH, g.KH, g.SH, g.DH, [&](int, int oh) {
         int rows = counting.rows(oh);
-        for (int j = 0; j < g.KW; j++) {
-            int right = w + g.left - j * g.DW, ow = right / g.SW;
-            if (right < 0 || right % g.SW || ow >= g.OW) continue;
+        each_window(p.w + g.left, g.OW, g.KW, g.SW, g.DW, [&](int, int ow) {
             wide<real> count = rows * counting.columns(ow);
-            Pack<real, V> given = load<real, V>(dy + (((long long)n * g.OH + oh) * g.OW + ow) * C + c);
+            Pack<real, V> given = load<real, V>(dy + (((long long)p.n * g.OH + oh) * g.OW + ow) * C + p.c);
 #pragma unroll
             for (int v = 0; v < V; v++) sum[v] += widen(given.at[v]) / count;
-        }
-    }
+        });
+    });
     Pack<real, V> total;
 #pragma unroll
     for (int v = 0; v < V; v++) total.at[v] = real(sum[v]);
-    store(dx + (((long long)n * g.H + h) * g.W + w) * C + c, total);
+    store(dx + (((long long)p.n * g.H + p.h) * g.W + p.w) * C + p.c, total);
 }

@@ -25,22 +25,18 @@ __global__ void im2col(const real* __restrict__ x, real* __restrict__ cols, int 
 // pixel, and adds up what the windows that see it hold of it.
 template <typename real, int V>
 __global__ void col2im(const real* __restrict__ cols, real* __restrict__ x, int C, int first, int pixel, Geometry g) {
-    auto [n, h, w, c] = place(g.H, C, V);
-    if (w >= g.W) return;
+    Place p = place(g.H, C, V);
+    if (p.w >= g.W) return;
     wide<real> sum[V] = {};
-    for (int i = 0; i < g.KH; i++) {
-        int down = h + g.top - i * g.DH, oh = down / g.SH;
-        if (down < 0 || down % g.SH || oh >= g.OH) continue;
-        for (int j = 0; j < g.KW; j++) {
-            int right = w + g.left - j * g.DW, ow = right / g.SW;
-            if (right < 0 || right % g.SW || ow >= g.OW) continue;
-            long long window = ((long long)n * g.OH + oh) * g.OW + ow;
-            Pack<real, V> given = load<real, V>(cols + ((window * g.KH + i) * g.KW + j) * C + c);
+    each_window(p.h + g.top, g.OH, g.KH, g.SH, g.DH, [&](int i, int oh) {
+        each_window(p.w + g.left, g.OW, g.KW, g.SW, g.DW, [&](int j, int ow) {
+            long long window = ((long long)p.n * g.OH + oh) * g.OW + ow;
+            Pack<real, V> given = load<real, V>(cols + ((window * g.KH + i) * g.KW + j) * C + p.c);
 #pragma unroll
             for (int v = 0; v < V; v++) sum[v] += widen(given.at[v]);
-        }
-    }
+        });
+    });
     Pack<real, V> total;
     for (int v = 0; v < V; v++) total.at[v] = real(sum[v]);
-    store(x + (((long long)n * g.H + h) * g.W + w) * pixel + first + c, total);
+    store(x + (((long long)p.n * g.H + p.h) * g.W + p.w) * pixel + first + p.c, total);
 }

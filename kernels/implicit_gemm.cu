@@ -5,20 +5,20 @@
 //   dx[p, c]            = Σ_{i,j,o} dy[what p was seen by through (i, j), o] · weight[i, j, c, o]
 //   dweight[i, j, c, o] = Σ_p cols[p, i, j, c] · dy[p, o]
 //
-// A block computes EDGE×EDGE numbers of one of these, EDGE = 128 by 8 warps, or 64 by 4. It goes along K in steps of
-// 64 bytes, 32 halves or 16 floats; while it multiplies one pair of tiles, the next two are on their way. A step of
-// EDGE = 128 reads 16 KB and does 64 operations for each byte with halves, 32 with floats (EDGE = 64: half of that);
-// the three pairs take 62 KB of shared memory (31), so that two blocks or more run at a time. Lines in shared
+// A block of 4 warps computes EDGE×EDGE numbers of one of these, EDGE = 128 or 64, and each warp a quarter of them: the
+// larger the quarter, the more products does a fragment serve that has come from shared memory. The block goes along K
+// in steps of 64 bytes, 32 halves or 16 floats; while it multiplies one pair of tiles, the next two are on their way. A
+// step of EDGE = 128 reads 16 KB and does 64 operations for each byte with halves, 32 with floats (EDGE = 64: half of
+// that); the three pairs take 62 KB of shared memory (31), so that two blocks or more run at a time. Lines in shared
 // memory are padded so that the words of a fragment lie in different banks.
 #include "tensor_core.cuh"
 
 constexpr int STAGES = 3;
-constexpr int BLOCK_WARPS = 2;  // along a tile's rows; each warp has 32 columns
+constexpr int BLOCK = 128;  // threads: 2×2 warps, each with a quarter of a tile
 constexpr int NOWHERE = -(1 << 30);
 
 template <bool LARGE> constexpr int EDGE = LARGE ? 128 : 64;
-template <bool LARGE> constexpr int BLOCK = 2 * EDGE<LARGE>;  // threads
-template <bool LARGE> using Sums = float[EDGE<LARGE> / 32][4][4];  // of a thread
+template <bool LARGE> using Sums = float[EDGE<LARGE> / 32][EDGE<LARGE> / 16][4];  // of a thread, by 16 rows × 8 columns
 template <typename real> constexpr int DEPTH = 64 / sizeof(real);  // numbers along K in a tile
 
 // A tile of an operand as it lies in memory: lines along K, or across it.
@@ -31,7 +31,7 @@ template <typename real, bool ALONG_K, bool LARGE> struct Tile {
 // The part of a tile that a thread copies: V numbers of every STEP-th line.
 template <typename real, bool ALONG_K, bool LARGE, int V> struct Part {
     using Whole = Tile<real, ALONG_K, LARGE>;
-    static constexpr int STEP = BLOCK<LARGE> * V / Whole::WIDTH;
+    static constexpr int STEP = BLOCK * V / Whole::WIDTH;
     static __device__ int line() { return threadIdx.x / (Whole::WIDTH / V); }
     static __device__ int column() { return threadIdx.x % (Whole::WIDTH / V) * V; }
 };
@@ -57,7 +57,13 @@ struct Axis { int positions, stride, taps, step, start, size; };
 // that it becomes.
 struct alignas(16) Line { int image, h, w, to; };
 
-// --- operands: where V numbers of a line come from, or null for zeros; `at` is called for the lines in order ---------
+// --- operands: `at`, called for the lines in order, tells where V numbers of a line come from ------------------------
+
+// Where V numbers lie in global memory; or zeros, if they are not there: then nobody reads at that address.
+template <typename real> struct Source {
+    const real* from;
+    bool there;
+};
 
 // What each position sees: K = (u, v, c), with `channels` of the C channels.
 template <typename real, bool LARGE, int V> struct Seen {
@@ -71,11 +77,12 @@ template <typename real, bool LARGE, int V> struct Seen {
     __device__ Seen(const real* from, const Line* lines, const Axis& rows, const Axis& columns, int C, int channels)
         : origin(from), lines(lines), rows(rows), columns(columns), C(C), channels(channels),
           k(Part<real, true, LARGE, V>::column(), columns.taps, channels), step(DEPTH<real>, columns.taps, channels) {}
-    __device__ const real* at(int line) const {
+    __device__ Source<real> at(int line) const {
         Line seen = lines[line];
         int h = seen.h + k.a * rows.step, w = seen.w + k.b * columns.step;
         bool inside = k.a < rows.taps && 0 <= h && h < rows.size && 0 <= w && w < columns.size;
-        return inside ? origin + (long long)(seen.image + h * columns.size + w) * C + k.c : nullptr;
+        int pixel = inside ? seen.image + h * columns.size + w : 0;
+        return {origin + (long long)pixel * C + k.c, inside};
     }
     __device__ void advance() { k.add(step, columns.taps, channels); }
 };
@@ -87,10 +94,10 @@ template <typename real, bool LARGE, int V> struct Turned {
     int taps, first, i_step, j_step, inputs, c, O;
     const Digits& k;  // which the other operand moves on
 
-    __device__ const real* at(int line) const {
+    __device__ Source<real> at(int line) const {
         bool inside = k.a < taps && c + line < inputs;
-        long long tap = first + k.a * i_step + k.b * j_step;
-        return inside ? origin + (tap * inputs + c + line) * O + k.c : nullptr;
+        int filter = inside ? (first + k.a * i_step + k.b * j_step) * inputs + c + line : 0;
+        return {origin + (long long)filter * O + k.c, inside};
     }
     __device__ void advance() {}
 };
@@ -102,9 +109,7 @@ template <typename real, bool LARGE, int V> struct Matrix {
     int lines, O;
     bool inside;
 
-    __device__ const real* at(int line) const {
-        return inside && line < lines ? origin + (long long)line * O : nullptr;
-    }
+    __device__ Source<real> at(int line) const { return {origin + (long long)line * O, inside && line < lines}; }
     __device__ void advance() { origin += (long long)DEPTH<real> * O, lines -= DEPTH<real>; }
 };
 
@@ -116,12 +121,12 @@ template <typename real, bool LARGE, int V> struct Columns {
     const Geometry& g;
     Digits p, step;
 
-    __device__ const real* at(int) {
+    __device__ Source<real> at(int) {
         int down = p.b * g.SH + h, right = p.c * g.SW + w;
         bool inside = left > 0 && 0 <= down && down < g.H && 0 <= right && right < g.W;
-        const real* from = origin + ((long long)(p.a * g.H + down) * g.W + right) * C;
+        int pixel = inside ? (p.a * g.H + down) * g.W + right : 0;
         p.add(step, g.OH, g.OW), left -= Part<real, false, LARGE, V>::STEP;
-        return inside ? from : nullptr;
+        return {origin + (long long)pixel * C, inside};
     }
     __device__ void advance() {}
 };
@@ -135,10 +140,14 @@ __device__ __forceinline__ void copy_tile(real* tile, Operand& operand) {
 #pragma unroll 4
     for (int l = 0; l < Whole::LINES; l += Mine::STEP) {
         int line = Mine::line() + l;
-        const real* from = operand.at(line);
-        copy_async<V>(tile + line * Whole::LD + Mine::column(), from ? from : operand.origin, !from);
+        Source<real> source = operand.at(line);
+        copy_async<V>(tile + line * Whole::LD + Mine::column(), source.from, !source.there);
     }
 }
+
+// Where in a tile the quarter of this warp begins
+template <bool LARGE> __device__ int first_row() { return threadIdx.x / 32 % 2 * (EDGE<LARGE> / 2); }
+template <bool LARGE> __device__ int first_column() { return threadIdx.x / 64 * (EDGE<LARGE> / 2); }
 
 // sums = A·B over so many steps along K
 template <typename real, int V, bool LARGE, typename OfA, typename OfB>
@@ -146,7 +155,7 @@ __device__ __forceinline__ void multiply(OfA& a, OfB& b, int steps, real* tiles,
     using A = Tile<real, OfA::ALONG_K, LARGE>;
     using B = Tile<real, OfB::ALONG_K, LARGE>;
     constexpr int M = EDGE<LARGE> / 32, SIZE_A = A::LINES * A::LD, SIZE = SIZE_A + B::LINES * B::LD;
-    int warp = threadIdx.x / 32, row = warp % BLOCK_WARPS * (16 * M), column = warp / BLOCK_WARPS * 32;
+    int row = first_row<LARGE>(), column = first_column<LARGE>();
     auto fetch = [&](int step) {
         real* pair = tiles + step % STAGES * SIZE;
         if (step < steps) {
@@ -164,17 +173,16 @@ __device__ __forceinline__ void multiply(OfA& a, OfB& b, int steps, real* tiles,
         const real* pair = tiles + step % STAGES * SIZE;
 #pragma unroll
         for (int k = 0; k < DEPTH<real>; k += 32 / sizeof(real)) {
-            unsigned from_a[M][4], from_b[2][4];
+            unsigned from_a[M][4], from_b[M][4];
 #pragma unroll
-            for (int m = 0; m < M; m++) fragment<OfA::ALONG_K, A::LD>(from_a[m], pair, row + 16 * m, k);
+            for (int m = 0; m < M; m++) fragment<true, OfA::ALONG_K, A::LD>(from_a[m], pair, row + 16 * m, k);
 #pragma unroll
-            for (int n = 0; n < 2; n++) fragment<OfB::ALONG_K, B::LD>(from_b[n], pair + SIZE_A, column + 16 * n, k);
+            for (int n = 0; n < M; n++)
+                fragment<false, OfB::ALONG_K, B::LD>(from_b[n], pair + SIZE_A, column + 16 * n, k);
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
-                unsigned words[2] = {from_b[n / 2][n % 2], from_b[n / 2][n % 2 + 2]};
+            for (int n = 0; n < 2 * M; n++)
 #pragma unroll
-                for (int m = 0; m < M; m++) mma<real>(sums[m][n], from_a[m], words);
-            }
+                for (int m = 0; m < M; m++) mma<real>(sums[m][n], from_a[m], from_b[n / 2] + n % 2 * 2);
         }
     }
 }
@@ -182,15 +190,14 @@ __device__ __forceinline__ void multiply(OfA& a, OfB& b, int steps, real* tiles,
 // Calls write(row, column, number there, number in the next column) for all that the thread holds of a tile.
 template <bool LARGE, typename Write> __device__ __forceinline__ void each_pair(const Sums<LARGE>& sums, Write write) {
     constexpr int M = EDGE<LARGE> / 32;
-    int warp = threadIdx.x / 32, row = warp % BLOCK_WARPS * (16 * M), column = warp / BLOCK_WARPS * 32;
+    int row = first_row<LARGE>() + lane() / 4, column = first_column<LARGE>() + lane() % 4 * 2;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
-            for (int n = 0; n < 4; n++)
-                write(row + 16 * m + 8 * half + lane() / 4, column + 8 * n + lane() % 4 * 2,
-                      sums[m][n][2 * half], sums[m][n][2 * half + 1]);
+            for (int n = 0; n < 2 * M; n++)
+                write(row + 16 * m + 8 * half, column + 8 * n, sums[m][n][2 * half], sums[m][n][2 * half + 1]);
 }
 
 // Two neighbours of a row, of which `room` still belong to it: where V divides it, both.
@@ -219,7 +226,7 @@ __device__ __forceinline__ int ceil_div(int n, int d) { return (n + d - 1) / d; 
 // x (N, H, W, C), weight (KH, KW, C/groups, O), bias (O) or null → y (N, OH, OW, O), max(y, 0) where relu is set.
 // Blocks: (tiles of positions × tiles of O/groups, groups)
 template <typename tensor, int V, bool LARGE>
-__global__ __launch_bounds__(LARGE ? 256 : 128, LARGE ? 2 : 4)
+__global__ __launch_bounds__(BLOCK, LARGE ? 2 : 4)
 void implicit_conv2d(const tensor* __restrict__ x, const tensor* __restrict__ weight, const tensor* __restrict__ bias,
                      tensor* __restrict__ y, int N, int C, int O, bool relu, Geometry g) {
     DYNAMIC_SHARED(Line, lines);
@@ -260,7 +267,7 @@ __device__ Residue residue(int r, int size, int outputs, int taps, int S, int D,
 // w mod SW, which the same taps reach: so no step along K is for taps between two strides.
 // Blocks: (tiles of such pixels × tiles of C/groups, groups × classes of pixels)
 template <typename tensor, int V, bool LARGE>
-__global__ __launch_bounds__(LARGE ? 256 : 128, LARGE ? 2 : 4)
+__global__ __launch_bounds__(BLOCK, LARGE ? 2 : 4)
 void implicit_input_gradient(const tensor* __restrict__ dy, const tensor* __restrict__ weight,
                              tensor* __restrict__ dx, int N, int C, int O, int groups, Geometry g) {
     DYNAMIC_SHARED(Line, lines);
@@ -291,7 +298,7 @@ void implicit_input_gradient(const tensor* __restrict__ dy, const tensor* __rest
 // x (N, H, W, C), dy (N, OH, OW, O) → partial (splits, KH, KW, C/groups, O), each over `share` of all positions.
 // Blocks: (tiles of KH·KW·C/groups × tiles of O/groups, groups × splits)
 template <typename tensor, int V, bool LARGE>
-__global__ __launch_bounds__(LARGE ? 256 : 128, LARGE ? 2 : 4)
+__global__ __launch_bounds__(BLOCK, LARGE ? 2 : 4)
 void implicit_weight_gradient(const tensor* __restrict__ x, const tensor* __restrict__ dy, float* __restrict__ partial,
                               int N, int C, int O, int groups, int share, Geometry g) {
     DYNAMIC_SHARED(tensor, tiles);

@@ -21,6 +21,7 @@ from minidl.window import Window
 
 CUDA = Source("implicit_gemm")
 FULL = 264  # blocks that fill a large GPU: two on each of its 132 processors
+BLOCK = 128  # threads, as in kernels/implicit_gemm.cu
 STEP = 64  # bytes along K of a tile
 LEAST_STEPS = 8  # of a block that sums a share of all positions
 LARGEST = (1 << 31) - 256  # of a number that a kernel counts to, and a tile beyond
@@ -135,4 +136,4 @@ def _tiles(rows: int, columns: int, matrices: int) -> tuple[bool, int]:
 def _launch(name: str, dtype: DTypeLike, V: int, large: bool, grid: tuple[int, int], *args: object) -> None:
     edge = 128 if large else 64
     shared = edge * 16 + 3 * 2 * edge * (STEP + 16)  # the lines' places; three pairs of tiles with padded lines
-    CUDA.launch(name, (dtype, V, large), grid, 2 * edge, *args, shared=shared)
+    CUDA.launch(name, (dtype, V, large), grid, BLOCK, *args, shared=shared)

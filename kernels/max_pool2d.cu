@@ -36,24 +36,20 @@ __global__ void max_pool2d(const real* __restrict__ x, real* __restrict__ y, ind
 template <typename real, typename index, int V>
 __global__ void max_pool2d_gradient(const real* __restrict__ dy, const index* __restrict__ winners,
                                     real* __restrict__ dx, int C, Geometry g) {
-    auto [n, h, w, c] = place(g.H, C, V);
-    if (w >= g.W) return;
+    Place p = place(g.H, C, V);
+    if (p.w >= g.W) return;
     wide<real> sum[V] = {};
-    for (int i = 0; i < g.KH; i++) {
-        int down = h + g.top - i * g.DH, oh = down / g.SH;
-        if (down < 0 || down % g.SH || oh >= g.OH) continue;
-        for (int j = 0; j < g.KW; j++) {
-            int right = w + g.left - j * g.DW, ow = right / g.SW;
-            if (right < 0 || right % g.SW || ow >= g.OW) continue;
-            long long from = (((long long)n * g.OH + oh) * g.OW + ow) * C + c;
+    each_window(p.h + g.top, g.OH, g.KH, g.SH, g.DH, [&](int i, int oh) {
+        each_window(p.w + g.left, g.OW, g.KW, g.SW, g.DW, [&](int j, int ow) {
+            long long from = (((long long)p.n * g.OH + oh) * g.OW + ow) * C + p.c;
             Pack<index, V> winner = load<index, V>(winners + from);
             Pack<real, V> given = load<real, V>(dy + from);
 #pragma unroll
             for (int v = 0; v < V; v++)
                 if (winner.at[v] == index(i * g.KW + j)) sum[v] += widen(given.at[v]);
-        }
-    }
+        });
+    });
     Pack<real, V> total;
     for (int v = 0; v < V; v++) total.at[v] = real(sum[v]);
-    store(dx + (((long long)n * g.H + h) * g.W + w) * C + c, total);
+    store(dx + (((long long)p.n * g.H + p.h) * g.W + p.w) * C + p.c, total);
 }

@@ -48,6 +48,17 @@ struct Geometry {
     int H, W, OH, OW, KH, KW, SH, SW, DH, DW, top, left;
 };
 
+// Calls body(i, o) for the taps i, along one axis, through which windows o < outputs see a place, counted from the
+// padding's beginning: o·S + i·D = at. Divides once, as that takes as long as some 20 sums.
+template <typename Body>
+__device__ __forceinline__ void each_window(int at, int outputs, int K, int S, int D, Body body) {
+    int o = at / S, rest = at % S;
+    for (int i = 0; i < K && o >= 0; i++) {
+        if (rest == 0 && o < outputs) body(i, o);
+        for (rest -= D; rest < 0; rest += S) o--;
+    }
+}
+
 // Where a thread of the grid `rows` (kernels/cuda.py) stands in images of H rows: at V channels, from c on, of pixel
 // (h, w). Beyond the end of a row, w is too large.
 struct Place {

@@ -27,7 +27,7 @@ __device__ __forceinline__ unsigned tf32(unsigned bits) {
 }
 
 #ifdef CUDA_SHIM
-template <typename real> void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+template <typename real> void mma(float (&d)[4], const unsigned (&a)[4], const unsigned* b) {
     constexpr int PER_WORD = 4 / sizeof(real);
     struct Lane { float a[4][PER_WORD], b[2][PER_WORD]; } mine;
     for (int part = 0; part < PER_WORD; part++) {
@@ -47,15 +47,15 @@ template <typename real> void mma(float (&d)[4], const unsigned (&a)[4], const u
     }
 }
 #else
-#define MMA(type, shape, kind)                                                                           \
-    template <> __device__ __forceinline__ void mma<type>(float (&d)[4], const unsigned (&a)[4],         \
-                                                          const unsigned (&b)[2]) {                      \
-        asm("mma.sync.aligned." shape ".row.col.f32." kind "." kind ".f32 "                              \
-            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                            \
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                         \
+#define MMA(type, shape, kind)                                                                                     \
+    template <>                                                                                                    \
+    __device__ __forceinline__ void mma<type>(float (&d)[4], const unsigned (&a)[4], const unsigned* b) {          \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." kind "." kind ".f32 "                               \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
     }
-template <typename real> __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
+template <typename real> __device__ void mma(float (&d)[4], const unsigned (&a)[4], const unsigned* b);
 MMA(__half, "m16n8k16", "f16")
 MMA(__nv_bfloat16, "m16n8k16", "bf16")
 MMA(float, "m16n8k8", "tf32")
@@ -83,20 +83,24 @@ template <bool TRANSPOSED> __device__ __forceinline__ void ldmatrix(unsigned (&w
 #endif
 }
 
-// The words of A's 16 rows from `edge` and 32 bytes from k, out of a tile in shared memory whose lines of LD numbers
-// run along K or across it. As B's columns lie like A's rows, words 0 and 2 are also b of 8 columns, 1 and 3 of the
-// next 8.
-template <bool ALONG_K, int LD, typename real>
+// Four words of 16 rows of A, or columns of B, from `edge` on and 32 bytes from k, out of a tile in shared memory whose
+// lines of LD numbers run along K or across it: a[0..3], or b[0..1] of 8 columns and then b[0..1] of the next 8, as an
+// instruction takes its words from neighbouring registers.
+template <bool OF_A, bool ALONG_K, int LD, typename real>
 __device__ __forceinline__ void fragment(unsigned (&words)[4], const real* tile, int edge, int k) {
-    unsigned l = lane();
+    static_assert(LD * sizeof(real) % 16 == 0, "ldmatrix reads rows of 16 bytes that lie at multiples of 16");
+    auto second_edge = [](int word) { return OF_A ? word % 2 : word / 2; };
+    auto second_k = [](int word) { return OF_A ? word / 2 : word % 2; };
+    constexpr int HALF = 16 / sizeof(real);  // of what lies along K
+    int l = lane(), word = l / 8;
     if constexpr (ALONG_K)
-        ldmatrix<false>(words, tile + (edge + l % 16) * LD + k + l / 16 * (16 / sizeof(real)));
+        ldmatrix<false>(words, tile + (edge + second_edge(word) * 8 + l % 8) * LD + k + second_k(word) * HALF);
     else if constexpr (IS_HALF<real>)
-        ldmatrix<true>(words, tile + (k + l / 16 * 8 + l % 8) * LD + edge + l / 8 % 2 * 8);
+        ldmatrix<true>(words, tile + (k + second_k(word) * 8 + l % 8) * LD + edge + second_edge(word) * 8);
     else
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            const real* from = tile + (k + l % 4 + r / 2 * 4) * LD + edge + l / 4 + r % 2 * 8;
+            const real* from = tile + (k + second_k(r) * 4 + l % 4) * LD + edge + second_edge(r) * 8 + l / 4;
             words[r] = *reinterpret_cast<const unsigned*>(from);
         }
     if constexpr (!IS_HALF<real>)

@@ -176,6 +176,22 @@ def library(name: str, text: str, flavour: str, *options: str) -> Path:
     return made
 
 
+def by_hand(header: str, kernel: str, threads: int, *arrays: np.ndarray, flavour: str = "plain") -> str | None:
+    """Run `__global__ void f(…) { … }`, behind one of our headers, for one block; what the shim says."""
+    text = f"""#include "shim.h"
+{cuda._inlined(header)}
+{kernel}
+extern "C" const char* run(shim::Argument* arguments, const unsigned* grid, const unsigned* block, size_t shared) {{
+    return shim::Launcher<f>::launch(arguments, grid, block, shared);
+}}
+"""
+    run = ctypes.CDLL(str(library("by_hand", text, flavour, str(runtime(flavour))))).run
+    run.restype = ctypes.c_char_p
+    arguments = (Argument * len(arrays))(*(Argument(array.ctypes.data, array.nbytes) for array in arrays))
+    said = run(arguments, (ctypes.c_uint * 3)(1, 1, 1), (ctypes.c_uint * 3)(threads, 1, 1), ctypes.c_size_t(0))
+    return said and said.decode()
+
+
 @contextmanager
 def running() -> Iterator[None]:
     """Let CUDA kernels compute on NumPy arrays inside a `with` block."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minidl import settings
 from minidl.errors import ArgumentError
-from minidl.kernels import im2col_cuda
+from minidl.kernels import cuda, im2col_cuda
 from minidl.kernels.geometry import Problem
 from minidl.ops.conv2d import col2im, conv2d, conv2d_input_gradient, conv2d_weight_gradient, im2col
 from minidl.window import Window
@@ -68,6 +68,12 @@ def test_convolution_and_its_gradients(geometry, N, channels, with_bias, relu, d
             (conv2d_weight_gradient, (x, dy, window, groups)),
         ]:
             same(op(*args), reference(op, *args))
+
+
+def test_weights_of_many_channels_fit_into_a_grid(monkeypatch):
+    monkeypatch.setattr(cuda._backend, "launch", lambda *_: None)  # after the grid was looked at
+    x = np.ones((1, 1, 1, 4096), np.float32)
+    assert conv2d_weight_gradient(x, x, Window.of(1)).shape == (1, 1, 4096, 4096)
 
 
 @pytest.mark.parametrize("dtype", REALS)

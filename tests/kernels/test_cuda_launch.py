@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -150,20 +149,8 @@ CATCHES = {
 
 def run_by_hand(body, x, y, flavour="plain"):
     """Run `void f(const float* x, float* y) { body }` for one block of 64 threads; what the shim says."""
-    header = cuda._inlined("minidl.cuh")
-    text = f"""#include "shim.h"
-{header}
-__global__ void f(const float* x, float* y) {{ {body} }}
-extern "C" const char* run(shim::Argument* arguments, const unsigned* grid, const unsigned* block, size_t shared) {{
-    return shim::Launcher<f>::launch(arguments, grid, block, shared);
-}}
-"""
-    made = cuda_shim.library("by_hand", text, flavour, str(cuda_shim.runtime(flavour)))
-    run = ctypes.CDLL(str(made)).run
-    run.restype = ctypes.c_char_p
-    arguments = (cuda_shim.Argument * 2)(*(cuda_shim.Argument(a.ctypes.data, a.nbytes) for a in (x, y)))
-    said = run(arguments, (ctypes.c_uint * 3)(1, 1, 1), (ctypes.c_uint * 3)(64, 1, 1), ctypes.c_size_t(0))
-    return said and said.decode()
+    kernel = f"__global__ void f(const float* x, float* y) {{ {body} }}"
+    return cuda_shim.by_hand("minidl.cuh", kernel, 64, x, y, flavour=flavour)
 
 
 @needs_shim
