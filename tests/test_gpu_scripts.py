@@ -110,6 +110,11 @@ def test_the_cpu_trains_as_itself(capsys):
     assert "float32: losses of 2 steps differ by 0.0e+00" in said
 
 
+def test_a_training_ends_in_time(capsys):
+    assert equality.main(["--device", "cpu", "--steps", "9", "--seconds", "0"]) == 0
+    assert "float64: losses of 1 steps differ by 0.0e+00" in capsys.readouterr().out
+
+
 def test_a_training_that_parts_is_noticed(monkeypatch):
     honest = equality.train_step
 
@@ -121,7 +126,7 @@ def test_a_training_that_parts_is_noticed(monkeypatch):
     wrong.calls = 0
     monkeypatch.setattr(equality, "train_step", wrong)
     told = []
-    assert equality.largest_difference("cpu", "float64", 3, told.append) > 1e-9
+    assert equality.largest_difference("cpu", "float64", 3, tell=told.append)[0] > 1e-9
     assert any(line.startswith("float64 step 2") for line in told)
 
 
