@@ -1,4 +1,4 @@
-"""Whether a GPU trains as the CPU does: python benchmarks/gpu_equality.py [--device cuda] [--steps 100]
+"""Whether a GPU trains as the CPU does: python benchmarks/gpu_equality.py [--device cuda] [--steps 100] [--seconds N]
 
 alexnet_mini learns the digits on both, from the same weights, with the same batches:
 
@@ -13,7 +13,9 @@ A loss differs by |a − b| / |b|. Prints the largest differences, and fails whe
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -85,9 +87,11 @@ def masks_differ(device: str) -> int:
     return count
 
 
-def largest_difference(device: str, precision: str, steps: int, tell: Callable[[str], None] = print) -> float:
-    """Of the losses of all steps."""
-    here, there, largest = Training("cpu", precision), Training(device, precision), 0.0
+def largest_difference(
+    device: str, precision: str, steps: int, seconds: float = math.inf, tell: Callable[[str], None] = print
+) -> tuple[float, int]:
+    """Of the losses of all steps, and how many there was time for."""
+    here, there, largest, end = Training("cpu", precision), Training(device, precision), 0.0, time.monotonic() + seconds
     for number, (images, labels) in enumerate(batches(steps), 1):
         if precision == "float32":
             there.follow(here)
@@ -96,15 +100,16 @@ def largest_difference(device: str, precision: str, steps: int, tell: Callable[[
         largest = max(largest, difference)
         if number in (1, steps) or not difference <= TOLERANCES[precision]:
             tell(f"{precision} step {number}: {expected:.12g} on the CPU, {found:.12g} on {device}")
-        if not difference <= TOLERANCES[precision]:
+        if not difference <= TOLERANCES[precision] or time.monotonic() > end:
             break
-    return largest
+    return largest, number
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, which must agree with itself")
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no step begins")
     options = parser.parse_args(words)
     try:
         device = parse_device(options.device)
@@ -115,10 +120,9 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"dropout masks: {differ} elements differ")
     passed = differ == 0
     for precision, tolerance in TOLERANCES.items():
-        difference = largest_difference(device, precision, options.steps)
-        print(
-            f"{precision}: losses of {options.steps} steps differ by {difference:.1e} at most, allowed {tolerance:.0e}"
-        )
+        seconds = options.seconds / len(TOLERANCES)
+        difference, steps = largest_difference(device, precision, options.steps, seconds)
+        print(f"{precision}: losses of {steps} steps differ by {difference:.1e} at most, allowed {tolerance:.0e}")
         passed &= difference <= tolerance
     return 0 if passed else 1
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.bench.report import net_title, write_report
+from minidl.devices import gpu_problem
 
 HERE = Path(__file__).parent
 TRAINING = "--peer torch --peer torch-compile"
@@ -102,6 +103,9 @@ def main(words: list[str]) -> int:
     which.add_argument("--gpu", action="store_true")
     parser.add_argument("--seconds", type=float, default=math.inf)
     asked = parser.parse_args(words)
+    if asked.gpu and (problem := gpu_problem()):
+        print(problem)
+        return 2
     rows = QUICK if asked.quick else GPU if asked.gpu else ALL
     folder = asked.folder or HERE / "results" / ("gpu" if asked.gpu else "cpu")
     end = time.monotonic() + asked.seconds
@@ -127,7 +131,8 @@ def main(words: list[str]) -> int:
             write_report(folder, [f for f in found if "ops" not in f], [f for f in found if "ops" in f], commands)
     for line in summary(found):
         print(line)
-    print(f"{tried - failed} of {len(rows)} benchmarks; the report is {folder / 'report.html'}")
+    report = f"the report is {folder / 'report.html'}" if found else "there is nothing to report"
+    print(f"{tried - failed} of {len(rows)} benchmarks; {report}")
     return 1 if failed or not found else 0
 
 

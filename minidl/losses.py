@@ -171,7 +171,7 @@ class SoftmaxCrossEntropy(Loss):
             raise LabelError(f"{self}: expected labels from 0 to {C - 1}, got {labels[where]} at position {place}")
         if self.weight is not None and len(self.weight) != C:
             raise ShapeError(f"{self}: weight: expected {C} numbers, one a class, got {len(self.weight)}")
-        labels = np.where(labels == self.ignore_index, -1, labels).astype(np.int64, copy=False)
+        labels = np.where(labels == self.ignore_index, -1, labels.astype(np.int64, copy=False))
         return to_device(labels, device_of(logits))
 
 

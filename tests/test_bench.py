@@ -6,9 +6,11 @@ import io
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 from importlib.util import find_spec
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from minidl.bench.report import describe, write_report
 from minidl.bench.task import LimitTask, NetTask, OpTask, build, costs, images_and_labels, op_tasks
 from minidl.bench.timing import quartiles
 from minidl.bench.work import tolerance
-from minidl.bench.worker import Worker, WorkerError
+from minidl.bench.worker import Worker, WorkerError, serve
 from minidl.errors import ArgumentError, UnknownNameError
 
 with_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed, so it is no peer")
@@ -327,6 +329,11 @@ def test_a_process_that_fails_is_named():
         worker._process.kill()
         with pytest.raises(WorkerError, match="reference: its process ended in 'turn'"):
             worker.turn("infer")
+
+
+def test_a_process_whose_parent_is_gone_ends(monkeypatch):
+    monkeypatch.setattr("minidl.bench.worker._write", Mock(side_effect=BrokenPipeError))
+    serve("reference", 1, "cpu", "float32", io.BytesIO(pickle.dumps(("peak", ()))), io.BytesIO())
 
 
 @pytest.mark.parametrize(

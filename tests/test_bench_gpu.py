@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minidl.bench import contenders, machine, measure, measure_net, measure_ops, ours, timing
+from minidl.bench import contenders, machine, measure, measure_net, measure_ops, ours, plots, timing
 from minidl.bench.agreement import relative_error
 from minidl.bench.clock import CuPyClock, TorchClock, Turn
 from minidl.bench.contenders import CPU, make
@@ -285,6 +285,12 @@ def test_the_report_is_whole(nets, ops, tmp_path):
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     for part in "## CPU against GPU", "H200", "nets_by_batch.png", "pinned memory", "copy GB/s":
         assert part in text
+
+
+def test_a_net_measured_twice_is_one_point(nets):
+    lines = plots._scaling({"twice": [*nets, {**nets[1], "images_per_s": 1e-3}]}, "batch").axes[0].lines
+    assert [list(line.get_xdata()) for line in lines] == [[2, 4], [2, 4]]
+    assert lines[0].get_ydata()[1] == nets[1]["images_per_s"]
 
 
 # --- precisions ---------------------------------------------------------------------------------------------------

@@ -85,6 +85,20 @@ def test_without_a_gpu_the_scripts_say_so(main, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("device 'cuda:7': ")
 
 
+def test_without_a_gpu_nothing_is_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run, "gpu_problem", lambda: "no GPU")
+    monkeypatch.setattr(run, "measure", None)
+    assert run.main(["--gpu", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().out == "no GPU\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_was_not_written_is_not_promised(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run, "measure", lambda options, seconds: [])
+    assert run.main(["--quick", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == f"0 of {len(run.QUICK)} benchmarks; there is nothing to report\n"
+
+
 # --- the same training --------------------------------------------------------------------------------------------
 
 
@@ -94,6 +108,11 @@ def test_the_cpu_trains_as_itself(capsys):
     assert "dropout masks: 0 elements differ" in said
     assert "float64: losses of 2 steps differ by 0.0e+00" in said
     assert "float32: losses of 2 steps differ by 0.0e+00" in said
+
+
+def test_a_training_ends_in_time(capsys):
+    assert equality.main(["--device", "cpu", "--steps", "9", "--seconds", "0"]) == 0
+    assert "float64: losses of 1 steps differ by 0.0e+00" in capsys.readouterr().out
 
 
 def test_a_training_that_parts_is_noticed(monkeypatch):
@@ -107,7 +126,7 @@ def test_a_training_that_parts_is_noticed(monkeypatch):
     wrong.calls = 0
     monkeypatch.setattr(equality, "train_step", wrong)
     told = []
-    assert equality.largest_difference("cpu", "float64", 3, told.append) > 1e-9
+    assert equality.largest_difference("cpu", "float64", 3, tell=told.append)[0] > 1e-9
     assert any(line.startswith("float64 step 2") for line in told)
 
 
@@ -139,6 +158,7 @@ def test_what_there_is_no_time_for_is_left_out(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(run, "measure", measure)
     monkeypatch.setattr(run, "installed", lambda options: options)
     monkeypatch.setattr(run, "write_report", lambda *parts: None)
+    monkeypatch.setattr(run, "gpu_problem", lambda: None)
     assert run.main(["--gpu", "--seconds", "60", str(tmp_path)]) == 0
     assert ("torch-compile" in asked[0], "torch-compile" in asked[1]) == (True, False)
     assert [word for word in asked[0] if word != "torch-compile"] == [*asked[1], "--peer"]
@@ -225,6 +245,14 @@ def test_a_missing_tool_is_no_failure(report, tmp_path):
     if steps["memcheck"] != "passed":  # where the toolkit has none either
         assert steps["memcheck"].startswith("skipped: compute-sanitizer is not installed")
     assert done.returncode == 0
+
+
+def test_missing_packages_are_no_failure(report):
+    done, steps, calls = report(WRONG="import pytest", STEPS="tests")
+    assert done.returncode == 0
+    assert steps["tests"].startswith("skipped: ")
+    assert steps["tests"].endswith("pip install pytest hypothesis")
+    assert len(calls) == 1
 
 
 def test_the_steps_leave_time_for_the_benchmarks():

@@ -198,6 +198,8 @@ def serve(contender: str, threads: int, device: str, precision: str, requests: I
             try:
                 server = server or Server(contender, threads, device, precision)
                 _write(answers, (getattr(server, method)(*arguments), None))
+            except BrokenPipeError:
+                return
             except MinidlError as error:
                 _write(answers, (None, str(error)))
             except Exception as error:
