@@ -11,8 +11,11 @@ bounds of each array.
 from __future__ import annotations
 
 import argparse
+import math
+import random
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -218,41 +221,58 @@ def declared() -> set[tuple[str, str]]:
     return {(stem, name) for stem in stems for name in cuda.Source(stem).kernels}
 
 
-def smoke(device: str, dtypes: Sequence[str]) -> tuple[int, list[str], set[tuple[str, str]]]:
-    """How many checks were made, what they complain of, and the kernels that ran."""
-    complaints, count = [], 0
-    with recording() as recorder:
-        for dtype in dtypes:
-            todo = [(op.name, check_op, (op, arguments, device, dtype)) for op, arguments in cases(dtype)]
-            tensor_cores = dtype != "float64" and cuda._backend.holds(to_device(np.zeros(1), device))
+def checks(device: str, dtypes: Sequence[str]) -> list[tuple[str, Callable[..., float], tuple[Any, ...]]]:
+    """All there is to check: what to call it, and the function and arguments that give its error. They are shuffled, so
+    that some of them are a sample of all.
+    """
+    todo: list[tuple[str, Callable[..., float], tuple[Any, ...]]] = []
+    for dtype in dtypes:
+        tensor_cores = dtype != "float64" and cuda._backend.holds(to_device(np.zeros(1), device))
+        for op, arguments in cases(dtype):
+            name = f"{op.name} of {told(arguments)} in {dtype}"
+            todo.append((name, check_op, (op, arguments, device, dtype)))
             for algorithm in ("im2col", "implicit") if tensor_cores else ("im2col",):
-                for op, arguments in cases(dtype):
-                    if op in CONVOLUTIONS:
-                        todo.append((f"{op.name} by {algorithm}", check_op, (op, arguments, device, dtype, algorithm)))
-            todo += [(line, check_layer, (line, device, dtype)) for line in LAYERS]
-            todo += [(line, check_loss, (line, device, dtype)) for line in LOSSES if dtype in ("float32", "float64")]
-            for name, check, arguments in todo:
-                count += 1
-                try:
-                    error = check(*arguments)
-                    complaint = f"{error:.1f} times the error that is allowed" if not error <= 1 else ""
-                except Exception as failure:  # told, and the others go on
-                    complaint = f"{type(failure).__name__}: {failure}"
-                if complaint:
-                    complaints.append(f"{name}{told(arguments)} in {dtype}: {complaint}")
-    return count, complaints, recorder.launched
+                if op in CONVOLUTIONS:
+                    todo.append((f"{name} by {algorithm}", check_op, (op, arguments, device, dtype, algorithm)))
+        todo += [(f"{line} in {dtype}", check_layer, (line, device, dtype)) for line in LAYERS]
+        if dtype in ("float32", "float64"):
+            todo += [(f"{line} in {dtype}", check_loss, (line, device, dtype)) for line in LOSSES]
+    random.Random(0).shuffle(todo)
+    return todo
+
+
+def smoke(device: str, dtypes: Sequence[str], seconds: float = math.inf) -> tuple[str, list[str], set[tuple[str, str]]]:
+    """How much was checked in the time given, what was found wrong, and the kernels that ran."""
+    end = time.monotonic() + seconds
+    todo, complaints, count = checks(device, dtypes), [], 0
+    with recording() as recorder:
+        for name, check, arguments in todo:
+            if time.monotonic() > end:
+                break
+            count += 1
+            try:
+                error = check(*arguments)
+                complaint = f"{error:.1f} times the error that is allowed" if not error <= 1 else ""
+            except Exception as failure:  # told, and the others go on
+                complaint = f"{type(failure).__name__}: {failure}"
+            if complaint:
+                complaints.append(f"{name}: {complaint}")
+    if device != "cpu" and count == len(todo):
+        complaints += [f"{stem}.cu: {name} was not run" for stem, name in sorted(declared() - recorder.launched)]
+    of_all = "" if count == len(todo) else f" of {len(todo)}, for which there was time,"
+    return f"{count} checks{of_all} on {device}", complaints, recorder.launched
 
 
 def told(arguments: tuple[Any, ...]) -> str:
-    """The shapes among what an op was called with."""
-    given = next((a for a in arguments if isinstance(a, tuple)), ())
-    return f" of {', '.join(str(a.shape) if is_array(a) else str(a) for a in given)}" if given else ""
+    """What an op is called with: arrays by their shape."""
+    return ", ".join(str(a.shape) if is_array(a) else str(a) for a in arguments)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, where no kernel need run")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this; repeatable")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="as many checks as there is time for")
     options = parser.parse_args(words)
     try:
         device = parse_device(options.device)
@@ -261,11 +281,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     if device != "cpu":
         array_module(to_device(np.zeros(1), device)).cuda.set_allocator(None)
-    count, complaints, launched = smoke(device, options.dtype or list(DTYPES))
-    missing = sorted(declared() - launched) if device != "cpu" else []
-    complaints += [f"{stem}.cu: {name} was not run" for stem, name in missing]
+    summary, complaints, launched = smoke(device, options.dtype or list(DTYPES), options.seconds)
     print(*complaints, sep="\n", end="\n" if complaints else "")
-    print(f"{count} checks on {device}, {len(launched)} kernels, {len(complaints)} complaints")
+    print(f"{summary}, {len(launched)} kernels, {len(complaints)} complaints")
     return 1 if complaints else 0
 
 

@@ -78,6 +78,11 @@ def test_largest_errors():
     assert smoke.largest_error((ones, ones), (ones, 2 * ones), "float32") > 1
 
 
+def test_smoke_ends_in_time_and_says_how_far_it_came(capsys):
+    assert smoke.main(["--device", "cpu", "--dtype", "float32", "--seconds", "0"]) == 0
+    assert re.search(r"^0 checks of \d{3}, for which there was time, on cpu, 0 kernels", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("main", [smoke.main, equality.main])
 def test_without_a_gpu_the_scripts_say_so(main, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
