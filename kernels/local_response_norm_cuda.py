@@ -9,18 +9,18 @@ CUDA = Source("local_response_norm")
 
 
 def local_response_norm(x: Array, size: int, scale: float, beta: float, k: float, groups: int = 1) -> Array:
-    """See `minidl.ops.local_response_norm`. β = ¾ takes square roots instead of a power."""
+    """See `minidl.ops.local_response_norm`."""
     y = empty_like(x)
-    _launch("local_response_norm", (x, y), size, scale, beta, k, groups)
+    _launch("norm", (x, y), size, scale, beta, k, groups)
     return y
 
 
 def local_response_norm_gradient(
     dy: Array, x: Array, size: int, scale: float, beta: float, k: float, groups: int = 1
 ) -> Array:
-    """See `minidl.ops.local_response_norm`. β = ¾ takes square roots instead of a power."""
+    """See `minidl.ops.local_response_norm`."""
     dx = empty_like(x)
-    _launch("local_response_norm_gradient", (dy, x, dx), size, scale, beta, k, groups)
+    _launch("norm_gradient", (dy, x, dx), size, scale, beta, k, groups)
     return dx
 
 
@@ -29,6 +29,9 @@ def _launch(name: str, arrays: tuple[Array, ...], size: int, scale: float, beta:
     C = x.shape[-1] // groups
     rows, V = x.size // C, vector(C, *arrays)
     wide, (threads, block_rows) = across(C, V)
-    window = (min(n, C - 1) for n in ((size - 1) // 2, size // 2))  # beyond the row lies nothing
     grid, block = (-(-rows // block_rows), wide), (threads, block_rows)
-    CUDA.launch(name, (x.dtype, V), grid, block, *arrays, rows, C, *window, scale, beta, k)
+    if (size, beta) == (5, 0.75):
+        CUDA.launch(f"alexnet_{name}", (x.dtype, V), grid, block, *arrays, rows, C, scale, k)
+    else:
+        window = (min(n, C - 1) for n in ((size - 1) // 2, size // 2))  # beyond the row lies nothing
+        CUDA.launch(f"local_response_{name}", (x.dtype, V), grid, block, *arrays, rows, C, *window, scale, beta, k)

@@ -92,7 +92,11 @@ def test_avg_pool2d_of_an_empty_batch():
         ((2, 15), 9, 0.75, 3),
         ((5,), 1, 0.75, 1),
         ((4, 9), 50, 0.75, 1),
-        ((3, 521), 5, 0.75, 1),  # longer than a block is wide: neighbours send across its edge
+        ((3, 521), 5, 0.75, 1),  # longer than a block is wide: neighbours lie across its edge
+        ((3, 4104), 5, 0.75, 1),
+        ((3, 521), 5, 0.6, 1),
+        ((6, 32), 5, 0.75, 4),
+        ((4, 2), 5, 0.75, 1),
         ((2, 4112), 6, 0.75, 1),
         ((1, 2, 600), 1000, 0.75, 1),
         ((0, 4, 8), 5, 0.75, 1),
@@ -110,6 +114,25 @@ def test_local_response_norm_in_the_last_digits(C):
     x, dy = np.random.default_rng(0).normal(size=(2, 3, C)) * 50
     for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
         np.testing.assert_allclose(op(*arrays, 5, 1e-4, 0.75, 2), op.reference(*arrays, 5, 1e-4, 0.75, 2), rtol=1e-13)
+
+
+def test_beyond_the_last_channel_nothing_is_sent():
+    x, dy = np.ones((2, 2, 16), "float32")
+    x[:, [0, 1, -2, -1]] = 0
+    settings = 5, 0.25, 0.75, 0.0
+    for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
+        expected = op.reference(*arrays, *settings)
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(op(*arrays, *settings), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_window_that_overflows_silences_its_channels():
+    x, dy = np.ones((2, 1, 16), "float32")
+    x[0, 8] = 1e30
+    with np.errstate(over="ignore"):
+        for op, arrays in (local_response_norm, (x,)), (local_response_norm_gradient, (dy, x)):
+            found, expected = (f(*arrays, 5, 0.25, 0.75, 1.0) for f in (op, op.reference))
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 # --- sums over everything but the channels ----------------------------------------------------------------------------
