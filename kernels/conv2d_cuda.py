@@ -10,7 +10,10 @@ as otherwise it reads them one by one.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from minidl.arrays import NHWC, Array
 from minidl.errors import ArgumentError
@@ -37,7 +40,7 @@ def conv2d(
     """See `minidl.ops.conv2d.conv2d`."""
     problem = Problem(x.shape, weight.shape, window, groups)
     with products_in(tf32):
-        y: NHWC = _chosen(algorithm, x, problem, tf32).conv2d(x, weight, bias, problem, relu)
+        y: NHWC = _chosen(algorithm, x.dtype, problem, tf32).conv2d(x, weight, bias, problem, relu)
     return y
 
 
@@ -54,7 +57,7 @@ def conv2d_input_gradient(
     """See `minidl.ops.conv2d.conv2d_input_gradient`."""
     problem = Problem(x_shape, weight.shape, window, groups)
     with products_in(tf32):
-        dx: NHWC = _chosen(algorithm, dy, problem, tf32).conv2d_input_gradient(dy, weight, problem)
+        dx: NHWC = _chosen(algorithm, dy.dtype, problem, tf32).conv2d_input_gradient(dy, weight, problem)
     return dx
 
 
@@ -64,21 +67,22 @@ def conv2d_weight_gradient(
     """See `minidl.ops.conv2d.conv2d_weight_gradient`."""
     problem = Problem(x.shape, (*window.kernel, x.shape[3] // groups, dy.shape[3]), window, groups)
     with products_in(tf32):
-        dweight: Array = _chosen(algorithm, x, problem, tf32).conv2d_weight_gradient(x, dy, problem)
+        dweight: Array = _chosen(algorithm, x.dtype, problem, tf32).conv2d_weight_gradient(x, dy, problem)
     return dweight
 
 
-def _chosen(algorithm: str, x: Array, problem: Problem, tf32: bool) -> Any:
+@cache
+def _chosen(algorithm: str, dtype: np.dtype[Any], problem: Problem, tf32: bool) -> Any:
     """The module that computes it.
 
     Raises: ArgumentError for an algorithm that has no kernel for the GPU, or does not fit.
     """
     if algorithm == "winograd":
         raise ArgumentError("conv2d='winograd': there is no such kernel for the GPU; take 'auto' or 'im2col'")
-    obstacle = implicit_gemm.obstacle(x.dtype, problem, tf32)
+    obstacle = implicit_gemm.obstacle(dtype, problem, tf32)
     if algorithm == "implicit" and obstacle:
         raise ArgumentError(f"conv2d='implicit': {obstacle}; take 'auto' or 'im2col'")
     fits = not obstacle and (
-        implicit_gemm.in_vectors(problem, x.itemsize) or implicit_gemm.regroups(problem, x.itemsize)
+        implicit_gemm.in_vectors(problem, dtype.itemsize) or implicit_gemm.regroups(problem, dtype.itemsize)
     )
     return implicit_gemm if algorithm == "implicit" or (algorithm == "auto" and fits) else im2col_cuda

@@ -8,6 +8,7 @@ the arguments alone: the weight gradient's partial sums, too, are made and added
 
 from __future__ import annotations
 
+from functools import cache
 from math import gcd
 
 import numpy as np
@@ -54,6 +55,7 @@ def in_vectors(problem: Problem, itemsize: int) -> bool:
     return channels * itemsize % VECTOR == 0 and O // groups * itemsize % VECTOR == 0
 
 
+@cache
 def regroups(problem: Problem, itemsize: int) -> bool:
     """Whether channels come in groups of 16 bytes only where strides become channels.
 

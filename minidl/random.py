@@ -98,7 +98,7 @@ class Key:
 
 def _below_power(name: str, value: Any, bits: int) -> int:
     """A Python integer, where the argument is an integer of so many bits: one of NumPy's would overflow."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 1 << bits:
+    if isinstance(value, int | Integral) and not isinstance(value, bool) and 0 <= int(value) < 1 << bits:
         return int(value)
     raise ArgumentError(f"{name}: expected an integer from 0 to 2**{bits} - 1, got {told(value)}")
 

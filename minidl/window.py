@@ -133,7 +133,7 @@ class Window:
     def _positions(self, axis: int, n: int) -> int:
         before, after = self.padding[axis]
         name = ("height", "width")[axis]
-        if not isinstance(n, Integral) or n < 1:
+        if not isinstance(n, int | Integral) or n < 1:  # the first is found faster
             raise ShapeError(f"expected a positive integer as {name}, got {told(n)}")
         room = n + before + after - self.span[axis]
         if room < 0:

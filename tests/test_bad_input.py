@@ -1304,7 +1304,7 @@ EXEMPT = {
     "takes anything": {"arrays.is_array", "arrays.is_half", "arrays.array_module", "catalogue.kind", "catalogue.plain"},
     "a check itself": {"arrays.as_array", "arrays.require_array", "arrays.require_device", "arrays.has_float_dtype"},
     "an abstract base, whose heirs are in the table": {"losses.Loss"},
-    "a tool for those who write layers or ops": {"accelerate.accelerated", "initializers.bare"},
+    "a tool for those who write layers or ops": {"accelerate.accelerated", "arrays.dtype_name", "initializers.bare"},
     "a tool for those who say what is wrong with a GPU": {
         "devices.install", "devices.cuda_version", "devices.first_line",
     },
