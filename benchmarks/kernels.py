@@ -17,7 +17,17 @@ import numpy as np
 
 from minidl import Key
 from minidl.accelerate import num_threads, settings
-from minidl.ops import avg_pool2d, channel_sum, conv2d, dropout, local_response_norm, max_pool2d, relu, sgd
+from minidl.ops import (
+    avg_pool2d,
+    batch_norm2d,
+    channel_sum,
+    conv2d,
+    dropout,
+    local_response_norm,
+    max_pool2d,
+    relu,
+    sgd,
+)
 from minidl.window import Window
 
 N, TURNS = 32, 7
@@ -57,6 +67,14 @@ def cases() -> Iterator[Case]:
         yield f"lrn gradient {at}", local_response_norm.local_response_norm_gradient, (normal(*x.shape), x, *constants)
         yield f"relu_gradient {at}", relu.relu_gradient, (normal(*x.shape), x)
         yield f"channel_sum {at}", channel_sum.channel_sum, (x,)
+        mean, rest, var = batch_norm2d.batch_statistics(x)
+        known, shift = (x, mean, rest, var), normal(C)
+        yield f"batch statistics {at}", batch_norm2d.batch_statistics, (x,)
+        yield f"batch_norm2d {at}", batch_norm2d.batch_norm2d, (*known, shift, shift)
+        gradients = normal(*x.shape), *known
+        yield f"batch_norm2d parameters {at}", batch_norm2d.batch_norm2d_parameter_gradients, gradients
+        given = *gradients, shift, shift, shift
+        yield f"batch_norm2d gradient {at}", batch_norm2d.batch_norm2d_input_gradient, given
     yield "dropout 4096", dropout.dropout, (normal(128, 4096), 0.5, Key(1))
     weight = normal(9216, 4096)
     yield "sgd_paper fc6", sgd.sgd_paper, (weight, weight.copy(), weight.copy(), 1e-9, 0.9, 5e-4, False)

@@ -5,6 +5,12 @@ from helpers import dtypes, integers, laid_out, layouts, same, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.ops.batch_norm2d import (
+    batch_norm2d,
+    batch_norm2d_input_gradient,
+    batch_norm2d_parameter_gradients,
+    batch_statistics,
+)
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.ops.dropout import dropout
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
@@ -88,3 +94,21 @@ def test_channel_sums_of_many_numbers(normal):
 def test_channel_sums_of_nothing():
     same(channel_sum(np.empty((0, 3, 4), "float32")), np.zeros(4, "float32"))
     same(channel_dot(np.empty((0, 4)), np.empty((0, 4))), np.zeros(4))
+
+
+@given(st.sampled_from([(2, 1, 1), (1, 5, 3), (2, 31, 37)]), st.integers(1, 9), dtypes, layouts, seeds)
+def test_batch_norm2d_has_the_bits_of_its_bodies(shape, C, dtype, layout, seed):
+    generator = np.random.default_rng(seed)
+    x, dy = (laid_out(a, layout) for a in (5 + generator.normal(size=(2, *shape, C))).astype(dtype))
+    gamma, beta, dgamma, dbeta = generator.normal(size=(4, C)).astype(dtype)
+    mean, rest, var = batch_statistics(x)
+    inv_std = 1 / np.sqrt(var + var.dtype.type(1e-5))
+    for op, args in (
+        (batch_statistics, (x,)),
+        (batch_norm2d, (x, mean, rest, inv_std, gamma, beta)),
+        (batch_norm2d_parameter_gradients, (dy, x, mean, rest, inv_std)),
+        (batch_norm2d_input_gradient, (dy, x, mean, rest, inv_std, gamma, dgamma, dbeta)),
+    ):
+        found, expected = op(*args), op.reference(*args)
+        for a, b in zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]:
+            same(a, b)
