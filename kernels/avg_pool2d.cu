@@ -1,23 +1,21 @@
-// Average pooling. See minidl/ops/avg_pool2d.py. A block takes part of a row of pixels, a thread V channels of a pixel.
+// Average pooling. See minidl/ops/avg_pool2d.py. A thread takes V channels of a pixel, or of a tile of them.
 #include "minidl.cuh"
+#include "gather.cuh"
 
 // How many of the K taps start, start + D, … lie before `end`
 __device__ __forceinline__ int taps_before(int end, int start, int K, int D) {
-    return min(max((end - start + D - 1) / D, 0), K);
+    return min(quotient(max(end - start + D - 1, 0), D), K);
 }
 
-// How many taps of output (oh, ow) count, by rows and by columns: those at −above … H + below − 1, and at −before …
-// W + after − 1. These four are the padding where that counts, else 0.
+// How many taps of output (oh, ow) count: those in rows −above … H + below − 1 and columns −before … W + after − 1.
+// These four are the padding where that counts, else 0.
 struct Counting {
     Geometry g;
     int above, below, before, after;
-    __device__ __forceinline__ int rows(int oh) const {
-        int start = oh * g.SH - g.top;
-        return taps_before(g.H + below, start, g.KH, g.DH) - taps_before(-above, start, g.KH, g.DH);
-    }
-    __device__ __forceinline__ int columns(int ow) const {
-        int start = ow * g.SW - g.left;
-        return taps_before(g.W + after, start, g.KW, g.DW) - taps_before(-before, start, g.KW, g.DW);
+    __device__ __forceinline__ int at(int oh, int ow) const {
+        int down = oh * g.SH - g.top, right = ow * g.SW - g.left;
+        int rows = taps_before(g.H + below, down, g.KH, g.DH) - taps_before(-above, down, g.KH, g.DH);
+        return rows * (taps_before(g.W + after, right, g.KW, g.DW) - taps_before(-before, right, g.KW, g.DW));
     }
 };
 
@@ -25,47 +23,39 @@ struct Counting {
 template <typename real, int V>
 __global__ void avg_pool2d(const real* __restrict__ x, real* __restrict__ y, int C, Geometry g,
                            int above, int below, int before, int after) {
-    auto [n, oh, ow, c] = place(g.OH, C, V);
-    if (ow >= g.OW) return;
-    wide<real> sum[V] = {};
-    for (int i = 0; i < g.KH; i++) {
-        int h = oh * g.SH + i * g.DH - g.top;
-        if (h < 0 || h >= g.H) continue;
-        for (int j = 0; j < g.KW; j++) {
-            int w = ow * g.SW + j * g.DW - g.left;
-            if (w < 0 || w >= g.W) continue;
-            Pack<real, V> seen = load<real, V>(x + (((long long)n * g.H + h) * g.W + w) * C + c);
-#pragma unroll
-            for (int v = 0; v < V; v++) sum[v] += widen(seen.at[v]);
-        }
-    }
     Counting counting{g, above, below, before, after};
-    wide<real> count = counting.rows(oh) * counting.columns(ow);
-    Pack<real, V> mean;
+    each_pixel(g.OH, g.OW, C, V, [&](int n, int oh, int ow, int c) {
+        wide<real> sum[V] = {}, count = counting.at(oh, ow);
+        for (int i = 0; i < g.KH; i++) {
+            int h = oh * g.SH + i * g.DH - g.top;
+            if (!inside(h, g.H)) continue;
+            int w = ow * g.SW - g.left;
+            long long at = (((long long)n * g.H + h) * g.W + w) * C + c, step = (long long)g.DW * C;
+            for (int j = 0; j < g.KW; j++, w += g.DW, at += step) {
+                if (!inside(w, g.W)) continue;
+                Pack<real, V> seen = load<real, V>(x + at);
 #pragma unroll
-    for (int v = 0; v < V; v++) mean.at[v] = real(sum[v] / count);
-    store(y + (((long long)n * g.OH + oh) * g.OW + ow) * C + c, mean);
+                for (int v = 0; v < V; v++) sum[v] += widen(seen.at[v]);
+            }
+        }
+        Pack<real, V> mean;
+#pragma unroll
+        for (int v = 0; v < V; v++) mean.at[v] = real(sum[v] / count);
+        store(y + (((long long)n * g.OH + oh) * g.OW + ow) * C + c, mean);
+    });
 }
 
 // dy (N, OH, OW, C) → dx (N, H, W, C): each pixel gathers its share from the windows that see it
 template <typename real, int V>
 __global__ void avg_pool2d_gradient(const real* __restrict__ dy, real* __restrict__ dx, int C, Geometry g,
                                     int above, int below, int before, int after) {
-    Place p = place(g.H, C, V);
-    if (p.w >= g.W) return;
     Counting counting{g, above, below, before, after};
-    wide<real> sum[V] = {};
-    each_window(p.h + g.top, g.OH, g.KH, g.SH, g.DH, [&](int, int oh) {
-        int rows = counting.rows(oh);
-        each_window(p.w + g.left, g.OW, g.KW, g.SW, g.DW, [&](int, int ow) {
-            wide<real> count = rows * counting.columns(ow);
-            Pack<real, V> given = load<real, V>(dy + (((long long)p.n * g.OH + oh) * g.OW + ow) * C + p.c);
+    gather<real, V>(dx, C, 0, C, g, C, [&](long long from, int oh, int ow) {
+        auto given = widened(load<real, V>(dy + from));
+        wide<real> share = wide<real>(1) / counting.at(oh, ow);
+        return [=](int, int, wide<real>(&sums)[V]) {
 #pragma unroll
-            for (int v = 0; v < V; v++) sum[v] += widen(given.at[v]) / count;
-        });
+            for (int v = 0; v < V; v++) sums[v] += given.at[v] * share;
+        };
     });
-    Pack<real, V> total;
-#pragma unroll
-    for (int v = 0; v < V; v++) total.at[v] = real(sum[v]);
-    store(dx + (((long long)p.n * g.H + p.h) * g.W + p.w) * C + p.c, total);
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl.arrays import NHWC
-from minidl.kernels.cuda import Source, empty, geometry, rows, vector
+from minidl.kernels.cuda import Source, empty, geometry, rows, tiles, vector
 from minidl.window import Window
 
 CUDA = Source("avg_pool2d")
@@ -28,7 +28,7 @@ def avg_pool2d_gradient(
     dx = empty(x_shape, dy.dtype, dy)
     V = vector(C, dy, dx)
     counted = _counted_padding(window, count_include_pad)
-    CUDA.launch("avg_pool2d_gradient", (dy.dtype, V), *rows(x_shape, V), dy, dx, C, geometry(window, H, W), *counted)
+    CUDA.launch("avg_pool2d_gradient", (dy.dtype, V), *tiles(x_shape, V), dy, dx, C, geometry(window, H, W), *counted)
     return dx
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl.arrays import NHWC, Array
-from minidl.kernels.cuda import Source, empty, rows, vector
+from minidl.kernels.cuda import Source, empty, rows
 
 CUDA = Source("crop")
 
@@ -13,7 +13,6 @@ def crop(images: Array, offsets: Array, mirrored: Array, mean: Array, std: Array
     N, H, W, C = images.shape
     OH, OW = size
     y = empty((N, OH, OW, C), mean.dtype, images)
-    V = vector(OW * C, y)
-    arrays = images, offsets, mirrored, mean, std, y
-    CUDA.launch("crop", (y.dtype, V), *rows((N, OH, 1, OW * C), V), *arrays, H, W, C, OH, OW)
+    grid = rows((N, 1, OH, OW * C), 1)
+    CUDA.launch("crop", (y.dtype,), *grid, images, offsets, mirrored, mean, std, y, H, W, C, OH, OW)
     return y

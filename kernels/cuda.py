@@ -40,6 +40,7 @@ NUMBERS: dict[str, type] = {
 WINDOW = "H", "W", "OH", "OW", "KH", "KW", "SH", "SW", "DH", "DW", "top", "left"  # as in kernels/minidl.cuh
 GEOMETRY = np.dtype([(name, np.int32) for name in WINDOW])
 THREADS = 256  # of a block, where nothing speaks for another number; as in kernels/minidl.cuh
+TURNS = 8  # of a thread along a row of pixels at most; as in kernels/minidl.cuh
 VECTOR = 16  # bytes that one instruction moves at most
 STATIC_SHARED = 48 << 10  # bytes of shared memory that a block may have without being asked whether it means it
 
@@ -277,19 +278,6 @@ def blocks(n: int, threads: int = THREADS) -> int:
     return min(-(-n // threads), 8192)
 
 
-def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, int]:
-    """Grid and block for (N, H, W, C) where a block takes a part of one row of pixels: blockIdx.x = n·H + h, and
-    thread blockIdx.y·blockDim.x + threadIdx.x of a row takes V channels of a pixel.
-
-    >>> rows((128, 27, 27, 96), V=4)
-    ((3456, 6), 128)
-    """
-    N, H, W, C = shape
-    width = W * (C // V)
-    threads = min(128, -(-width // 32) * 32)
-    return (N * H, -(-width // threads)), threads
-
-
 def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
     """For rows of C channels: how many blocks stand side by side along a row, and a block's threads (along the row,
     rows). A thread takes V channels.
@@ -300,6 +288,29 @@ def across(C: int, V: int) -> tuple[int, tuple[int, int]]:
     wide = -(-(C // V) // THREADS)
     threads = -(-(C // V) // wide)
     return wide, (threads, THREADS // threads)
+
+
+def rows(shape: tuple[int, ...], V: int) -> tuple[Grid, Grid]:
+    """Grid and block for `each_pixel` of kernels/minidl.cuh over (N, H, W, C): rows of pixels × parts of C × parts of
+    a row. A thread takes V channels of at most TURNS pixels.
+
+    >>> rows((128, 27, 27, 96), V=4), rows((128, 224, 224, 64), V=4)
+    (((3456, 1, 1), (24, 9)), ((28672, 1, 2), (16, 16)))
+    """
+    N, H, W, C = shape
+    wide, (threads, pixels) = across(C, V)
+    turns = -(-W // pixels)
+    return (N * H, wide, -(-turns // TURNS)), (threads, -(-W // turns))
+
+
+def tiles(shape: tuple[int, ...], V: int) -> tuple[Grid, Grid]:
+    """Grid and block for `gather` of kernels/gather.cuh, where a thread takes V channels of 2×2 pixels.
+
+    >>> tiles((128, 27, 27, 96), V=4) == rows((128, 14, 14, 96), V=4)
+    True
+    """
+    N, H, W, C = shape
+    return rows((N, -(-H // 2), -(-W // 2), C), V)
 
 
 def shares(rows: int, C: int, V: int) -> tuple[Grid, Grid]:

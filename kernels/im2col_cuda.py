@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.arrays import NHWC, Array, array_module
-from minidl.kernels.cuda import Source, empty, geometry, matmul, rows, vector
+from minidl.kernels.cuda import Source, empty, geometry, matmul, rows, tiles, vector
 from minidl.kernels.epilogue_cuda import accumulate, finish
 from minidl.kernels.geometry import Problem
 from minidl.window import Window
@@ -93,7 +93,7 @@ def _laid_out(x: NHWC, window: Window, channels: slice) -> Array:
     first, C = channels.start, channels.stop - channels.start
     cols = empty((N * OH * OW, KH * KW * C), x.dtype, x)
     V = vector(C, x, cols)
-    grid = rows((N, OH, OW, KW * C), V)
+    grid = rows((N, OH, OW, KH * KW * C), V)
     CUDA.launch("im2col", (x.dtype, V), *grid, x, cols, C, first, pixel, geometry(window, H, W))
     return cols
 
@@ -103,7 +103,7 @@ def _add_up(cols: Array, x: NHWC, window: Window, channels: slice) -> None:
     N, H, W, pixel = x.shape
     first, C = channels.start, channels.stop - channels.start
     V = vector(C, x, cols)
-    grid = rows((N, H, W, C), V)
+    grid = tiles((N, H, W, C), V)
     CUDA.launch("col2im", (x.dtype, V), *grid, cols, x, C, first, pixel, geometry(window, H, W))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.arrays import NHWC, Array
-from minidl.kernels.cuda import Source, empty, geometry, rows, vector
+from minidl.kernels.cuda import Source, empty, geometry, rows, tiles, vector
 from minidl.window import Window
 
 CUDA = Source("max_pool2d")
@@ -29,5 +29,5 @@ def max_pool2d_gradient(dy: NHWC, winners: Array, x_shape: tuple[int, int, int, 
     dx = empty(x_shape, dy.dtype, dy)
     V = vector(C, dy, winners, dx)
     template = dy.dtype, winners.dtype, V
-    CUDA.launch("max_pool2d_gradient", template, *rows(x_shape, V), dy, winners, dx, C, geometry(window, H, W))
+    CUDA.launch("max_pool2d_gradient", template, *tiles(x_shape, V), dy, winners, dx, C, geometry(window, H, W))
     return dx

@@ -35,6 +35,13 @@ template <typename real, int V> __device__ __forceinline__ void store(real* p, c
     *reinterpret_cast<Pack<real, V>*>(p) = values;
 }
 
+template <typename real, int V> __device__ __forceinline__ Pack<wide<real>, V> widened(const Pack<real, V>& values) {
+    Pack<wide<real>, V> result;
+#pragma unroll
+    for (int v = 0; v < V; v++) result.at[v] = widen(values.at[v]);
+    return result;
+}
+
 constexpr int THREADS = 256;  // of a block at most, as in kernels/cuda.py
 
 // Each thread of a one-dimensional grid takes every (number of threads)-th i below n.
@@ -48,25 +55,20 @@ struct Geometry {
     int H, W, OH, OW, KH, KW, SH, SW, DH, DW, top, left;
 };
 
-// Calls body(i, o) for the taps i, along one axis, through which windows o < outputs see a place, counted from the
-// padding's beginning: o·S + i·D = at. Divides once, as that takes as long as some 20 sums.
-template <typename Body>
-__device__ __forceinline__ void each_window(int at, int outputs, int K, int S, int D, Body body) {
-    int o = at / S, rest = at % S;
-    for (int i = 0; i < K && o >= 0; i++) {
-        if (rest == 0 && o < outputs) body(i, o);
-        for (rest -= D; rest < 0; rest += S) o--;
-    }
-}
+// Whether a place lies in 0 … n − 1.
+__device__ __forceinline__ bool inside(int at, int n) { return unsigned(at) < unsigned(n); }
 
-// Where a thread of the grid `rows` (kernels/cuda.py) stands in images of H rows: at V channels, from c on, of pixel
-// (h, w). Beyond the end of a row, w is too large.
-struct Place {
-    int n, h, w, c;
-};
-__device__ __forceinline__ Place place(int H, int C, int V) {
-    int row = blockIdx.x, at = blockIdx.y * blockDim.x + threadIdx.x;
-    return {row / H, row % H, at / (C / V), at % (C / V) * V};
+// a / b for a ≥ 0, at once where b is 1, as dilations mostly are: a division takes as long as some 20 sums.
+__device__ __forceinline__ int quotient(unsigned a, unsigned b) { return b == 1 ? a : a / b; }
+
+constexpr int TURNS = 8;  // of a thread along a row of pixels at most, as in kernels/cuda.py
+
+// Calls body(n, h, w, c) for V channels, from c on, of every pixel that falls to this thread. The grid is that of
+// `rows` in kernels/cuda.py, and blockIdx.x = n·H + h.
+template <typename Body> __device__ __forceinline__ void each_pixel(int H, int W, int C, int V, Body body) {
+    int n = blockIdx.x / unsigned(H), h = blockIdx.x - n * H, c = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+    if (c >= C) return;
+    for (int w = blockIdx.z * blockDim.y + threadIdx.y; w < W; w += gridDim.z * blockDim.y) body(n, h, w, c);
 }
 
 // Memory of a block: SHARED(float, tile, [32][33]) declares `float tile[32][33]`; DYNAMIC_SHARED(float, sums) declares

@@ -18,6 +18,7 @@ from minidl.ops.batch_norm2d import (
 )
 from minidl.ops.channel_sum import channel_dot, channel_sum
 from minidl.ops.local_response_norm import local_response_norm, local_response_norm_gradient
+from minidl.ops.max_pool2d import max_pool2d, max_pool2d_gradient
 from minidl.precision import working
 from minidl.window import Window
 
@@ -77,6 +78,39 @@ def test_avg_pool2d_of_an_empty_batch():
     y = avg_pool2d(x, window)
     assert y.shape == (0, 3, 3, 4)
     assert avg_pool2d_gradient(y, x.shape, window).shape == x.shape
+
+
+# --- max pooling ------------------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize("window", [*WINDOWS.values(), Window.of(3), Window.of(2, stride=5, dilation=3)], ids=str)
+@pytest.mark.parametrize("C", [3, 16])
+def test_max_pool2d(C, window, dtype):
+    same_as_reference(small_integers(2, 8, 9, C, dtype=dtype), window)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((1, 3, 20, 257), Window.of(2, padding=1)),  # more channels than a block has threads, in more than one part
+        ((1, 18, 18, 8), Window.of(17)),  # winners of two bytes
+        ((1, 1, 600, 160), Window.of((1, 3), stride=(1, 2))),  # more pixels in a row than one block takes
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_max_pool2d_of_many(dtype, shape, window):
+    same_as_reference(small_integers(*shape, dtype=dtype), window)
+
+
+def same_as_reference(x, window):
+    y, winners = max_pool2d(x, window)
+    expected, expected_winners = max_pool2d.reference(x, window)
+    same(y, expected)
+    same(winners, expected_winners)
+    dy = small_integers(*y.shape, dtype=x.dtype, seed=1)
+    expected = max_pool2d_gradient.reference(dy, winners, x.shape, window)
+    same(max_pool2d_gradient(dy, winners, x.shape, window), expected)
 
 
 # --- local response normalisation -------------------------------------------------------------------------------------

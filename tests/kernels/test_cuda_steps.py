@@ -101,7 +101,7 @@ def test_a_step_of_arrays_that_begin_anywhere():
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((3, 9, 8, 3), (5, 8)), ((2, 6, 7, 3), (6, 7)), ((4, 5, 5, 1), (2, 3)), ((1, 4, 400, 3), (3, 399)),
-     ((0, 5, 5, 3), (4, 4)), ((2, 3, 4, 8), (1, 1))],
+     ((0, 5, 5, 3), (4, 4)), ((2, 3, 4, 8), (1, 1)), ((2, 19, 100, 3), (18, 99))],
 )  # fmt: skip
 def test_crop(shape, size, dtype):
     rng = np.random.default_rng(4)
