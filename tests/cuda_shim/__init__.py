@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 BUILD = HERE / "build"
 FLAVOURS = {
     "plain": ("-O1",),
-    "asan": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
-    "tsan": ("-O1", "-g", "-fsanitize=thread", "-DSHIM_THREADS"),
+    "asan": ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    "tsan": ("-O1", "-g1", "-fsanitize=thread", "-DSHIM_THREADS"),
 }
 WARNINGS = (
     "-Wall",
@@ -171,7 +171,10 @@ def library(name: str, text: str, flavour: str, *options: str) -> Path:
         program = made.with_suffix(".cpp")
         program.write_text(text)
         partial = made.with_suffix(f".{os.getpid()}")
-        subprocess.run([*command, str(program), *options, "-o", str(partial)], check=True)
+        environment = {
+            name: value for name, value in os.environ.items() if name != "LD_PRELOAD"
+        }  # no sanitizer for g++
+        subprocess.run([*command, str(program), *options, "-o", str(partial)], check=True, env=environment)
         partial.rename(made)
     return made
 
