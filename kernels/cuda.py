@@ -461,15 +461,13 @@ class CuPy:
         """See `Backend.launch`."""
         import cupy
 
-        kernel = _loaded(instance.kernel.stem, instance.name, cupy.cuda.runtime.getDevice())
-        if shared > STATIC_SHARED:
-            kernel.max_dynamic_shared_size_bytes = shared
+        kernel = _loaded(instance.kernel.stem, instance.name, shared, cupy.cuda.runtime.getDevice())
         kernel(grid, block, tuple(args), shared_mem=shared)
 
 
 @cache
-def _loaded(stem: str, instance: str, device: int) -> Any:
-    """The kernel for the current device."""
+def _loaded(stem: str, instance: str, shared: int, device: int) -> Any:
+    """The kernel for the current device, ready for so many bytes of dynamic shared memory."""
     import cupy
 
     module = cupy.RawModule(code=source(stem), options=OPTIONS, name_expressions=[instance])
@@ -477,6 +475,8 @@ def _loaded(stem: str, instance: str, device: int) -> Any:
         kernel = module.get_function(instance)
     except cupy.cuda.compiler.CompileException as error:
         raise KernelError(explained(stem, instance, str(error))) from error
+    if shared > STATIC_SHARED:
+        kernel.max_dynamic_shared_size_bytes = shared
     return kernel
 
 

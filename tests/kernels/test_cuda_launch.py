@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import cuda_shim
 import numpy as np
 import pytest
 
 import minidl
-from minidl.errors import ArgumentError, DeviceError, DTypeError
+from minidl.errors import ArgumentError, DeviceError, DTypeError, KernelError
 from minidl.kernels import cuda
 from minidl.ops.relu import relu_gradient
 from minidl.window import Window
@@ -47,6 +49,66 @@ def test_numbers_get_the_type_that_is_declared(shim):
     kernel = RELU.kernels["relu_gradient"]
     packed = cuda.Instance.of(kernel, ("float", "1")).pack([numbers(), numbers(), numbers(), 8])
     assert type(packed[3]) is np.int64
+
+
+class RecordingModule:
+    """CuPy's RawModule, as far as a launch needs it; `calls` and `prepared` are what it was asked for."""
+
+    calls: ClassVar[list] = []
+    prepared: ClassVar[list] = []
+
+    def __init__(self, code, options, name_expressions):
+        assert "#include <cuda_fp16.h>" in code and "--std=c++17" in options
+        (self.name,) = name_expressions
+
+    def get_function(self, name):
+        assert name == self.name
+        if "double" in name:
+            raise CompileError('relu.cu(9): error: identifier "nonsense" is undefined')
+        return self
+
+    max_dynamic_shared_size_bytes = property(fset=lambda self, size: self.prepared.append(size))
+
+    def __call__(self, grid, block, args, shared_mem):
+        self.calls.append((self.name, grid, block, args, shared_mem))
+
+
+class CompileError(Exception):
+    pass
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """A GPU's launches, recorded."""
+    runtime, compiler = SimpleNamespace(getDevice=lambda: 0), SimpleNamespace(CompileException=CompileError)
+    cupy = SimpleNamespace(RawModule=RecordingModule, cuda=SimpleNamespace(runtime=runtime, compiler=compiler))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(RecordingModule, "calls", [])
+    monkeypatch.setattr(RecordingModule, "prepared", [])
+    monkeypatch.setattr(cuda.CuPy, "holds", lambda self, x: True)
+    cuda._loaded.cache_clear()
+    with cuda.computed_by(cuda.CuPy()):
+        yield RecordingModule
+    cuda._loaded.cache_clear()
+
+
+def test_what_cupy_is_told(recording):
+    x = numbers()
+    for shared in (0, 100_000, 100_000):
+        RELU.launch("relu_gradient", (x.dtype, 4), (3, 2), 64, x, x, x, 2, shared=shared)
+    assert [(name, grid, block, shared) for name, grid, block, _, shared in recording.calls] == [
+        ("relu_gradient<float, 4>", (3, 2), (64,), shared) for shared in (0, 100_000, 100_000)
+    ]
+    *arrays, n = recording.calls[0][3]
+    assert all(array is x for array in arrays)
+    assert type(n) is np.int64 and n == 2
+    assert recording.prepared == [100_000], "once, as it takes a call of the driver"
+
+
+def test_a_kernel_that_does_not_compile_shows_the_line(recording):
+    x = numbers(8, "float64")
+    with pytest.raises(KernelError, match=r"(?s)relu_gradient<double, 1> does not compile.*relu.cu:9: .*nonsense"):
+        RELU.launch("relu_gradient", (x.dtype, 1), 1, 64, x, x, x, 8)
 
 
 @pytest.mark.parametrize(
