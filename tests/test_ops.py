@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minidl.ops.channel_sum import channel_dot, channel_sum
+from minidl.ops.conv2d import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from minidl.ops.max_pool2d import max_pool2d, max_pool2d_gradient, winner_dtype
 from minidl.ops.relu import relu, relu_gradient
 from minidl.ops.softmax import log_softmax, softmax
@@ -61,6 +62,14 @@ def test_channel_sums_of_float32_lose_no_digits(kernels):
     assert channel_sum(x)[0] == expected
     assert channel_dot(x, np.ones_like(x))[0] == expected
     assert channel_sum(x).dtype == np.float32
+
+
+def test_conv2d_of_an_empty_batch(kernels):
+    x, weight, window = np.empty((0, 4, 5, 6), "float32"), np.ones((3, 2, 3, 8), "float32"), Window.of((3, 2))
+    y = conv2d(x, weight, None, window, 2)
+    assert y.shape == (0, 2, 4, 8)
+    assert conv2d_input_gradient(y, weight, x.shape, window, 2).shape == x.shape
+    np.testing.assert_array_equal(conv2d_weight_gradient(x, y, window, 2), np.zeros_like(weight))
 
 
 def test_relu_at_zero_and_of_nan(kernels):

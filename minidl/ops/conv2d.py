@@ -68,9 +68,9 @@ def conv2d(x: NHWC, weight: Array, bias: Array | None, window: Window, groups: i
     O = weight.shape[3]
     y: NHWC = array_module(x).empty((N, OH, OW, O), x.dtype)
     for inputs, outputs in channel_groups(C, O, groups):
-        cols = im2col.reference(x[..., inputs], window).reshape(N * OH * OW, -1)
-        filters = weight[..., outputs].reshape(cols.shape[1], -1)
-        y[..., outputs] = (cols @ filters).reshape(N, OH, OW, -1)
+        cols = im2col.reference(x[..., inputs], window).reshape(N * OH * OW, weight.size // O)
+        filters = weight[..., outputs].reshape(weight.size // O, O // groups)
+        y[..., outputs] = (cols @ filters).reshape(N, OH, OW, O // groups)
     if bias is not None:
         y += bias
     return array_module(y).maximum(y, 0, out=y) if relu else y
@@ -90,7 +90,7 @@ def conv2d_input_gradient(
     dx: NHWC = array_module(dy).empty(x_shape, dy.dtype)
     for inputs, outputs in channel_groups(C, O, groups):
         filters = weight[..., outputs].reshape(KH * KW * channels, -1)
-        dcols = dy[..., outputs].reshape(N * OH * OW, -1) @ filters.T
+        dcols = dy[..., outputs].reshape(N * OH * OW, O // groups) @ filters.T
         dx[..., inputs] = col2im.reference(dcols.reshape(N, OH, OW, KH, KW, channels), (N, H, W, channels), window)
     return dx
 
@@ -106,8 +106,8 @@ def conv2d_weight_gradient(x: NHWC, dy: NHWC, window: Window, groups: int = 1) -
     KH, KW = window.kernel
     dweight: Array = array_module(x).empty((KH, KW, C // groups, O), x.dtype)
     for inputs, outputs in channel_groups(C, O, groups):
-        cols = im2col.reference(x[..., inputs], window).reshape(N * OH * OW, -1)
-        product = cols.T @ dy[..., outputs].reshape(N * OH * OW, -1)
+        cols = im2col.reference(x[..., inputs], window).reshape(N * OH * OW, KH * KW * C // groups)
+        product = cols.T @ dy[..., outputs].reshape(N * OH * OW, O // groups)
         dweight[..., outputs] = product.reshape(KH, KW, C // groups, -1)
     return dweight
 

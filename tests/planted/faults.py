@@ -85,9 +85,9 @@ LOSSES, OPTIM, COMBINE, WINDOW = "minidl/losses.py", "minidl/optim.py", "minidl/
 # fmt: off
 OPS_FAULTS = [
     Fault("filters slide with stride 1 in the weight gradient", "conv2d", f"{OPS}/conv2d.py",
-          (("window).reshape(N * OH * OW, -1)\n        product",
+          (("window).reshape(N * OH * OW, KH * KW * C // groups)\n        product",
             "Window(window.kernel, (1, 1), window.padding, window.dilation, window.rounding))"
-            "[:, :OH, :OW].reshape(N * OH * OW, -1)\n        product"),),
+            "[:, :OH, :OW].reshape(N * OH * OW, KH * KW * C // groups)\n        product"),),
           contract("Conv2d")),
     Fault("dilation is forgotten in col2im", "conv2d", f"{OPS}/conv2d.py",
           (("in window.taps(OH, OW):\n        padded",
