@@ -32,7 +32,7 @@ from importlib.metadata import distributions
 print(*sorted(f'{d.name} {d.version}' for d in distributions()), sep='\n')"
     if "$python" -m minidl doctor --help >/dev/null 2>&1; then "$python" -m minidl doctor; fi
 }
-smoke() { "$python" "$here/benchmarks/gpu_smoke.py"; }
+smoke() { "$python" "$here/benchmarks/gpu_smoke.py" --seconds $((seconds - 8)); }
 tests() {
     if ! "$python" -c "import pytest, hypothesis"; then
         echo "needs packages that are not installed: pip install pytest hypothesis"
@@ -51,6 +51,8 @@ sanitized() {
     fi
     compute-sanitizer --tool "$1" --error-exitcode 1 "$python" "$here/benchmarks/gpu_smoke.py" \
         --dtype float32 --dtype float16 --seconds $((seconds - 12)) # of which Python's start takes some
+    local code=$?
+    return $((code == 124 ? 0 : code)) # here some of the checks are a sample
 }
 memcheck() { sanitized memcheck; }
 racecheck() { sanitized racecheck; }

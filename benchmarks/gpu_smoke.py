@@ -26,7 +26,8 @@ from minidl import Key, settings
 from minidl.arrays import Array, array_module, float_dtype, has_float_dtype, is_array, parse_device, to_device, to_host
 from minidl.catalogue import LAYERS, LOSSES
 from minidl.errors import MinidlError
-from minidl.kernels import cuda
+from minidl.initializers import he, initialize
+from minidl.kernels import cuda, implicit_gemm
 from minidl.ops import (
     adamw,
     avg_pool2d,
@@ -84,6 +85,10 @@ def cases(dtype: str) -> Iterator[Case]:
             constants = size, 0.5, 0.75, 0.7, groups
             yield local_response_norm.local_response_norm, (x, *constants)
             yield local_response_norm.local_response_norm_gradient, (normal(*x.shape), x, *constants)
+        wide = Window.of(17, padding=8)  # whose taps take two bytes to number
+        y, winners = max_pool2d.max_pool2d.reference(x, wide)
+        yield max_pool2d.max_pool2d, (x, wide)
+        yield max_pool2d.max_pool2d_gradient, (normal(*y.shape), winners, x.shape, wide)
         yield relu.relu, (x,)
         yield relu.relu_gradient, (normal(*x.shape), x)
         yield channel_sum.channel_sum, (x,)
@@ -123,19 +128,42 @@ def cases(dtype: str) -> Iterator[Case]:
         yield crop.crop, (images, offsets, np.array([True, False, True]), normal(C), abs(normal(C)) + 1, (5, 6))
         yield adamw.adamw, (value, gradient, first, abs(second), 3, 0.01, 0.9, 0.999, 1e-4, 0.01)
 
+    for C, O, window in (
+        (72, 136, Window.of((1, 2))),  # of more than one tile
+        (3, 8, Window.of(5, stride=4)),  # regrouped, in half precision
+        (3, 8, Window.of(3, stride=2)),  # and in float32
+    ):
+        x, weight = normal(1, 12, 13, C), normal(*window.kernel, C, O)
+        dy = normal(1, *window.output_size(12, 13), O)
+        yield conv2d.conv2d, (x, weight, normal(O), window)
+        yield conv2d.conv2d_input_gradient, (dy, weight, x.shape, window)
+        yield conv2d.conv2d_weight_gradient, (x, dy, window)
+
 
 CONVOLUTIONS = conv2d.conv2d, conv2d.conv2d_input_gradient, conv2d.conv2d_weight_gradient
+
+
+@contextmanager
+def large_tiles(wanted: bool) -> Iterator[None]:
+    """Let the tensor cores' kernels take the tiles that they otherwise take for large convolutions only."""
+    before = implicit_gemm.FULL
+    implicit_gemm.FULL = 1 if wanted else before
+    try:
+        yield
+    finally:
+        implicit_gemm.FULL = before
 
 
 def check_op(op: Any, arguments: tuple[Any, ...], device: str, dtype: str, algorithm: str = "auto") -> float:
     """How far an op's results are from those of its body, in units of what is allowed.
 
-    algorithm: of convolutions; "implicit" computes on tensor cores, float32 in TF32.
+    algorithm: of convolutions; "implicit" computes on tensor cores, float32 in TF32, and "large" in large tiles.
     """
     there = [to_device(x.copy(), device) if is_array(x) else x for x in arguments]
     here = [x.astype(np.float64) if is_array(x) and has_float_dtype(x) else x for x in arguments]
+    large, algorithm = algorithm == "large", "implicit" if algorithm == "large" else algorithm
     tf32 = algorithm == "implicit" and dtype == "float32"
-    with settings(conv2d=algorithm, tf32=tf32):
+    with settings(conv2d=algorithm, tf32=tf32), large_tiles(large):
         found = op(*there)
     expected = op.reference(*here)
     if found is None:  # it has written into its arguments
@@ -162,7 +190,10 @@ def largest_error(found: Any, expected: Any, dtype: str, least: float = 0.1) -> 
 def check_layer(line: str, device: str, dtype: str) -> float:
     """y, dx and all gradients of a layer, held against those of the plain bodies on the CPU in float64."""
     make, shape = LAYERS[line]
-    generator, rounded = np.random.default_rng(1), make().to(dtype=dtype)
+    generator, layer = np.random.default_rng(1), make()
+    if any(name.endswith("weight") for name in layer.parameters()):
+        initialize(layer, {"*weight": he}, KEY)  # else they would depend on the layers that were made before
+    rounded = layer.to(dtype=dtype)
     x = generator.standard_normal(shape).astype(float_dtype(dtype))
     dy = generator.standard_normal((len(x), *rounded.output_shape(shape[1:]))).astype(x.dtype)
 
@@ -231,7 +262,7 @@ def checks(device: str, dtypes: Sequence[str]) -> list[tuple[str, Callable[..., 
         for op, arguments in cases(dtype):
             name = f"{op.name} of {told(arguments)} in {dtype}"
             todo.append((name, check_op, (op, arguments, device, dtype)))
-            for algorithm in ("im2col", "implicit") if tensor_cores else ("im2col",):
+            for algorithm in ("im2col", "implicit", "large") if tensor_cores else ("im2col",):
                 if op in CONVOLUTIONS:
                     todo.append((f"{name} by {algorithm}", check_op, (op, arguments, device, dtype, algorithm)))
         todo += [(f"{line} in {dtype}", check_layer, (line, device, dtype)) for line in LAYERS]
@@ -241,8 +272,10 @@ def checks(device: str, dtypes: Sequence[str]) -> list[tuple[str, Callable[..., 
     return todo
 
 
-def smoke(device: str, dtypes: Sequence[str], seconds: float = math.inf) -> tuple[str, list[str], set[tuple[str, str]]]:
-    """How much was checked in the time given, what was found wrong, and the kernels that ran."""
+def smoke(
+    device: str, dtypes: Sequence[str], seconds: float = math.inf
+) -> tuple[int, int, list[str], set[tuple[str, str]]]:
+    """How many checks were made in the time given, of how many; what was found wrong; and the kernels that ran."""
     end = time.monotonic() + seconds
     todo, complaints, count = checks(device, dtypes), [], 0
     with recording() as recorder:
@@ -257,10 +290,8 @@ def smoke(device: str, dtypes: Sequence[str], seconds: float = math.inf) -> tupl
                 complaint = f"{type(failure).__name__}: {failure}"
             if complaint:
                 complaints.append(f"{name}: {complaint}")
-    if device != "cpu" and count == len(todo):
-        complaints += [f"{stem}.cu: {name} was not run" for stem, name in sorted(declared() - recorder.launched)]
-    of_all = "" if count == len(todo) else f" of {len(todo)}, for which there was time,"
-    return f"{count} checks{of_all} on {device}", complaints, recorder.launched
+                print(complaints[-1], flush=True)  # at once, as time may run out
+    return count, len(todo), complaints, recorder.launched
 
 
 def told(arguments: tuple[Any, ...]) -> str:
@@ -272,7 +303,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N; or cpu, where no kernel need run")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="only this; repeatable")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="as many checks as there is time for")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="only the checks that there is time for; the exit code is 124 where that is not all of them",
+    )
     options = parser.parse_args(words)
     try:
         device = parse_device(options.device)
@@ -281,10 +317,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     if device != "cpu":
         array_module(to_device(np.zeros(1), device)).cuda.set_allocator(None)
-    summary, complaints, launched = smoke(device, options.dtype or list(DTYPES), options.seconds)
-    print(*complaints, sep="\n", end="\n" if complaints else "")
-    print(f"{summary}, {len(launched)} kernels, {len(complaints)} complaints")
-    return 1 if complaints else 0
+    count, wanted, complaints, launched = smoke(device, options.dtype or list(DTYPES), options.seconds)
+    missing = sorted(declared() - launched) if device != "cpu" and count == wanted else []
+    for stem, name in missing:
+        print(f"{stem}.cu: {name} was not run")
+    of_all = "" if count == wanted else f" of {wanted}, for which there was time,"
+    wrong = len(complaints) + len(missing)
+    print(f"{count} checks{of_all} on {device}, {len(launched)} kernels, {wrong} complaints")
+    return 1 if wrong else 0 if count == wanted else 124  # as of the command `timeout`
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ def finish(product: Array, bias: Array | None, y: Array, outputs: slice, relu: b
 
 def accumulate(product: Array, sums: Array, outputs: slice) -> None:
     """sums[…, outputs] += product.    product (KH·KW·I, C), sums (KH, KW, I, O) in float32, or float64 for float64."""
-    (KH, KW, I, C), _, O = _placed(sums, outputs)
-    grid = rows((KH * KW, I, 1, C), 1)  # a row of I·C numbers could be too long for a grid
-    CUDA.launch("accumulate", (product.dtype,), *grid, product, sums, 1, C, outputs.start, O)
+    shape, C, O = _placed(sums, outputs)
+    CUDA.launch("accumulate", (product.dtype,), *rows(shape, 1), product, sums, shape[2], C, outputs.start, O)
 
 
 def _placed(whole: Array, channels: slice) -> tuple[tuple[int, int, int, int], int, int]:

@@ -2,8 +2,8 @@
 
 Halves are multiplied as they are, floats rounded to 11 bits (TF32); sums are floats. Threads copy 16 bytes at a time
 where channels come in such groups; a strided convolution where they do not, as AlexNet's conv1 over three, is regrouped
-into one where they do (kernels/space_to_depth.py). What it computes is a function of
-the arguments alone: the weight gradient's partial sums, too, are made and added in an order that their shapes give.
+into one where they do (kernels/space_to_depth.py). What comes out is a function of the arguments alone: the weight
+gradient's partial sums, too, are made and added in an order that their shapes give.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Settings:
     kernels: "auto" takes Numba for NumPy arrays where it is installed, and CUDA for CuPy arrays; "numba" and "cuda"
         insist; "reference" always runs the plain bodies.
     conv2d: the algorithm of convolution's kernels. "auto" takes what is fastest for the shapes at hand; "im2col",
-        "winograd" (see docs/winograd.md; on the CPU, where it fits: a square kernel of at most 5 pixels, stride and
-        dilation 1) and "implicit" (on a GPU's tensor cores, in half precision or with tf32) insist.
+        "winograd" (see docs/winograd.md; on the CPU, where it fits: a square kernel of at most 5 strides, dilation 1)
+        and "implicit" (on a GPU's tensor cores, in half precision or with tf32) insist.
 
     tf32: let matrix products of float32 on a GPU round their factors to 11 bits, for its tensor cores.
 
